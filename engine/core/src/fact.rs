@@ -1,0 +1,121 @@
+//! Facts: typed values with their source and time of observation.
+
+use crate::known::{Cause, Known};
+use crate::value::Value;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where a fact comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// slurmctld, by `scontrol`, `squeue` or slurmrestd.
+    Slurm,
+    /// dcgm-exporter's metrics text.
+    DcgmExporter,
+    /// Tools on the node: dcgmi, nvidia-smi, /proc.
+    NodeTools,
+    /// The alert or the command line that started the run.
+    Request,
+    /// The engine's own journal and clock.
+    Engine,
+}
+
+impl Source {
+    /// Returns the stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slurm => "slurm",
+            Self::DcgmExporter => "dcgm_exporter",
+            Self::NodeTools => "node_tools",
+            Self::Request => "request",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+/// One observation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The value, or why there is none.
+    pub value: Known<Value>,
+    /// Who said so.
+    pub source: Source,
+    /// When it was observed, by the engine's clock.
+    pub observed_at: Timestamp,
+}
+
+/// The facts about one target, by their dotted names.
+///
+/// A name that is absent was not observed and reads as unknown.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FactSet(BTreeMap<String, Fact>);
+
+impl FactSet {
+    /// Records a fact; a later one of the same name replaces it.
+    pub fn set(
+        &mut self,
+        name: impl Into<String>,
+        value: Known<Value>,
+        source: Source,
+        observed_at: Timestamp,
+    ) {
+        self.0.insert(name.into(), Fact { value, source, observed_at });
+    }
+
+    /// Returns the value of a fact; absent is unknown.
+    pub fn value(&self, name: &str) -> Known<Value> {
+        match self.0.get(name) {
+            Some(f) => f.value.clone(),
+            None => Known::unknown(Cause::NotObserved, format!("no source gave {name}")),
+        }
+    }
+
+    /// Returns the fact as it was observed.
+    pub fn get(&self, name: &str) -> Option<&Fact> {
+        self.0.get(name)
+    }
+
+    /// Iterates in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Fact)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v))
+    }
+
+    /// Counts the facts.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds the facts of another set; they replace those of the same name.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Turns every fact observed more than `limit` before `now` into unknown (rule 3).
+    ///
+    /// Facts of the request and of the engine do not age.
+    pub fn expire(&mut self, now: Timestamp, limit: SignedDuration) {
+        self.degrade(Cause::Stale, |f| now.duration_since(f.observed_at) > limit);
+    }
+
+    /// Turns every fact observed before `mutation` into unknown (rule 3): it may describe the world before it.
+    pub fn invalidate_before(&mut self, mutation: Timestamp) {
+        self.degrade(Cause::OlderThanMutation, |f| f.observed_at < mutation);
+    }
+
+    fn degrade(&mut self, cause: Cause, is_old: impl Fn(&Fact) -> bool) {
+        for f in self.0.values_mut() {
+            let external = !matches!(f.source, Source::Request | Source::Engine);
+            if external && f.value.is_known() && is_old(f) {
+                f.value = Known::unknown(cause, format!("observed {}", f.observed_at));
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Runs: their events, the fold that derives a run's state from them, and what comes next.
+//!
+//! The fold is the only definition of what may follow what. The executor, `show`, `journal verify` and crash
+//! recovery all use it; none of them keeps a state of its own.
+
+mod event;
+mod fold;
+mod next;
+
+pub use event::{
+    Actor, ActorKind, Effect, End, Event, EventKind, GuardReport, Outcome, OutcomeKind, Resolution,
+};
+pub use fold::{EffectState, IllegalEvent, RunState, Status, fold};
+pub use next::{Next, next};
