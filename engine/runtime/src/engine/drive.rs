@@ -1,0 +1,202 @@
+//! Driving a run: do what `next` says until the run is over or waits for people.
+
+use super::{Engine, EngineError};
+use crate::actions::{Ctx, Performed, performer};
+use engine_core::model::RunId;
+use engine_core::run::{Actor, Effect, EffectState, End, EventKind, Next, Outcome, RunState, Status, next};
+use jiff::SignedDuration;
+
+/// Where driving a run came to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// The run is over.
+    Over(End),
+    /// The run waits for people.
+    AwaitsApproval,
+}
+
+impl Engine {
+    /// Carries a run as far as it goes without people.
+    pub async fn drive(&self, run: &RunId) -> Result<Rest, EngineError> {
+        if !self.ports.journal.claim(run).await? {
+            return Err(EngineError::Claimed(run.clone()));
+        }
+        let mut state = self.state(run).await?;
+        loop {
+            let now = self.ports.clock.now();
+            match next(&state, now) {
+                Next::Over(end) => {
+                    self.ports.journal.drop_lease(&state.plan.target.node, run).await?;
+                    return Ok(Rest::Over(end));
+                }
+                Next::AwaitApproval => return Ok(Rest::AwaitsApproval),
+                Next::RequestApproval => {
+                    let people = state.plan.approval.people();
+                    let expires_at = now + self.config.approval_wait;
+                    self.record(&mut state, EventKind::ApprovalRequested { people, expires_at }).await?;
+                }
+                Next::VoidApproval(why) => self.record(&mut state, EventKind::ApprovalVoided { why }).await?,
+                Next::Start => {
+                    let engine = self.config.engine.clone();
+                    self.record(&mut state, EventKind::Started { engine }).await?;
+                }
+                Next::WaitUntil(time) => {
+                    // Short naps, so that a request to stop is heard.
+                    let nap =
+                        time.duration_since(now).min(self.config.poll).max(SignedDuration::from_millis(1));
+                    self.ports.clock.sleep(nap).await;
+                    if self.stop_requested(&state).await {
+                        state = self.state(run).await?;
+                    }
+                }
+                Next::ScheduleRetry { effect, attempt, not_before, why } => {
+                    self.record(&mut state, EventKind::RetryScheduled { effect, attempt, not_before, why })
+                        .await?;
+                }
+                Next::StartRollback(why) => {
+                    self.record(&mut state, EventKind::RollbackStarted { why }).await?;
+                }
+                Next::Finish { end, why, next_step } => {
+                    self.record(&mut state, EventKind::Ended { end, why, next_step }).await?;
+                }
+                Next::Begin { effect, attempt } => self.begin(&mut state, effect, attempt).await?,
+                Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
+            }
+        }
+    }
+
+    /// Picks up a run whose engine process is gone: notes it, then drives it. Every open intent is probed first.
+    pub async fn recover(&self, run: &RunId) -> Result<Rest, EngineError> {
+        if !self.ports.journal.claim(run).await? {
+            return Err(EngineError::Claimed(run.clone()));
+        }
+        let mut state = self.state(run).await?;
+        if !state.status.is_terminal() {
+            let open = state.effects.iter().find(|(_, s)| matches!(s, EffectState::Open { .. }));
+            let why = match open {
+                Some((effect, _)) => {
+                    format!(
+                        "its engine stopped while {} was under way: it is looked at, not repeated",
+                        name(&state, *effect)
+                    )
+                }
+                None => "its engine stopped between two steps".to_owned(),
+            };
+            self.record(&mut state, EventKind::Recovered { engine: self.config.engine.clone(), why }).await?;
+        }
+        self.drive(run).await
+    }
+
+    /// Takes one person's yes to the plan with this digest, after judging the plan again on fresh facts (rule 8).
+    pub async fn approve(&self, run: &RunId, by: Actor) -> Result<RunState, EngineError> {
+        let mut state = self.state(run).await?;
+        if state.status != Status::AwaitingApproval {
+            let why = "only a run that awaits approval can be approved".to_owned();
+            return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
+        }
+        let look = self.look_again(&state, false, false).await;
+        if !look.report.passed {
+            let why = format!("void at approval: {}", look.report.why);
+            self.record(&mut state, EventKind::Ended { end: End::Rejected, why, next_step: String::new() })
+                .await?;
+            return Ok(state);
+        }
+        let digest = state.digest.clone();
+        let expires_at = self.ports.clock.now() + self.config.approval_ttl;
+        self.record(&mut state, EventKind::Approved { by, digest, expires_at }).await?;
+        Ok(state)
+    }
+
+    /// Takes a person's no.
+    pub async fn deny(&self, run: &RunId, by: &Actor, why: &str) -> Result<RunState, EngineError> {
+        let mut state = self.state(run).await?;
+        if !matches!(state.status, Status::Proposed | Status::AwaitingApproval | Status::Approved) {
+            let why = "it has begun; `slurmedic cancel` stops it at its nearest safe point".to_owned();
+            return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
+        }
+        let why = format!("denied by {by}: {why}");
+        self.record(&mut state, EventKind::Ended { end: End::Rejected, why, next_step: String::new() })
+            .await?;
+        Ok(state)
+    }
+
+    /// Guard, intent, act, outcome: the only way in which anything is changed.
+    async fn begin(&self, state: &mut RunState, effect: Effect, attempt: u32) -> Result<(), EngineError> {
+        let look = self.look_before(state, effect).await;
+        let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
+        let guarded = match performer(state, effect) {
+            Some(p) => p.prepare(&ctx).await,
+            None => crate::actions::Prepared::no("this release does not know the action", false),
+        };
+        let mut prepared = guarded;
+        if prepared.report.passed && touches_node(state, effect) {
+            prepared = self.still_so(state, &look, prepared).await;
+        }
+        let crate::actions::Prepared { report, foreign, transient, context } = prepared;
+        if !report.passed {
+            return self
+                .record(state, EventKind::Refused { effect, guard: report, foreign, transient })
+                .await;
+        }
+        let action = name(state, effect);
+        let before = look.mark.known().cloned();
+        let intent =
+            EventKind::Intent { effect, attempt, action, guard: report, before, context: context.clone() };
+        // Somebody wrote meanwhile, perhaps a request to stop: decide anew before anything is touched.
+        if !self.record_if_unchanged(state, intent).await? {
+            return Ok(());
+        }
+        let outcome = {
+            let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
+            match performer(state, effect) {
+                Some(p) => p.act(&ctx, &context).await,
+                None => Outcome::permanent("this release does not know the action"),
+            }
+        };
+        self.record(state, EventKind::Finished { effect, attempt, outcome }).await
+    }
+
+    /// Finds out what became of an effect whose outcome nobody saw.
+    async fn probe(&self, state: &mut RunState, effect: Effect, attempt: u32) -> Result<(), EngineError> {
+        let context = state.contexts.get(&effect).cloned().unwrap_or(serde_json::Value::Null);
+        let look = self.look_before(state, effect).await;
+        let found = {
+            let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
+            match performer(state, effect) {
+                Some(p) => p.probe(&ctx, &context).await,
+                None => Performed::unclear("this release does not know the action"),
+            }
+        };
+        let Performed { resolution, why, after, data } = found;
+        let kind = EventKind::Resolved { effect, attempt, resolution, why, after, data };
+        self.record(state, kind).await
+    }
+
+    /// Writes a note for people, such as progress of a wait.
+    pub(crate) async fn note(&self, state: &RunState, text: String) {
+        let mut state = state.clone();
+        // A note that cannot be written is no reason to stop a wait: the next event will say what is wrong.
+        let _ = self.record(&mut state, EventKind::Noted { text }).await;
+    }
+}
+
+/// Says whether an effect writes something that a person's change could meet.
+fn touches_node(state: &RunState, effect: Effect) -> bool {
+    match effect {
+        Effect::Lock | Effect::Hold => true,
+        Effect::Unlock => false,
+        Effect::Step(_) | Effect::Undo(_) => state.step_of(effect).is_some_and(|s| s.effect.mutates()),
+    }
+}
+
+/// Names an effect for people.
+pub(crate) fn name(state: &RunState, effect: Effect) -> String {
+    match effect {
+        Effect::Lock => "lock".to_owned(),
+        Effect::Unlock => "unlock".to_owned(),
+        Effect::Hold => "hold".to_owned(),
+        Effect::Step(_) | Effect::Undo(_) => {
+            state.step_of(effect).map_or_else(|| "unknown".to_owned(), |s| s.action.clone())
+        }
+    }
+}

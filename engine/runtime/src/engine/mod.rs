@@ -1,0 +1,262 @@
+//! The engine: proposes runs, takes approvals, carries plans out, and picks up what a dead engine left.
+//!
+//! It decides nothing by itself: `engine_core::run::next` says what comes next, and the journal is the only memory.
+
+mod drive;
+mod guard;
+mod propose;
+
+pub use drive::Rest;
+pub use guard::Look;
+pub use propose::{Alert, Proposal, ProposeError, ProposeRequest, TimeIds};
+
+use crate::gather::{Eyes, Situation};
+use crate::journal::{Journal, JournalError};
+use crate::ports::{Clock, GpuTelemetry, Ids, NodeActuator, Scheduler};
+use engine_core::known::{Cause, Known};
+use engine_core::model::{NodeName, RunId};
+use engine_core::plan::Render;
+use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status, fold};
+use jiff::SignedDuration;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// The world as the engine sees it.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// The cluster's scheduler.
+    pub scheduler: Arc<dyn Scheduler>,
+    /// Privileged work on nodes.
+    pub actuator: Arc<dyn NodeActuator>,
+    /// Telemetry without the node's tools, where configured.
+    pub telemetry: Option<Arc<dyn GpuTelemetry>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Identifiers.
+    pub ids: Arc<dyn Ids>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+}
+
+/// Hears of every event the engine writes, right after it is durable.
+pub trait Observer: Send + Sync + Debug {
+    /// Takes one event.
+    fn on_event(&self, event: &Event, state: &RunState);
+}
+
+/// Time limits and tolerances of the engine. Defaults are for a real cluster.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Name of this engine process, unique while it lives.
+    pub engine: String,
+    /// How long a failing read is repeated before the run acts on not knowing.
+    pub read_patience: SignedDuration,
+    /// Time between two looks at a node that is waited for.
+    pub poll: SignedDuration,
+    /// Time between the two reads that must agree before something counts as idle or not applied.
+    pub confirm: SignedDuration,
+    /// Age at which a fact is stale.
+    pub fact_max_age: SignedDuration,
+    /// How long a request for approval stands.
+    pub approval_wait: SignedDuration,
+    /// How long an approval holds before the run must have begun.
+    pub approval_ttl: SignedDuration,
+    /// How long DCGM's health watches must have run after the engine restart before they are believed.
+    pub health_settle: SignedDuration,
+    /// Time limit of one look by the node's tools.
+    pub inspect_limit: SignedDuration,
+    /// Whether the site has a dcgm-exporter that must answer before a node goes back to service.
+    pub exporter_expected: bool,
+    /// Time added to the sum of all step limits for the end of the lock reservation.
+    pub lock_slack: SignedDuration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            engine: "engine".to_owned(),
+            read_patience: SignedDuration::from_mins(2),
+            poll: SignedDuration::from_secs(5),
+            confirm: SignedDuration::from_millis(500),
+            fact_max_age: SignedDuration::from_secs(60),
+            approval_wait: SignedDuration::from_hours(12),
+            approval_ttl: SignedDuration::from_mins(15),
+            health_settle: SignedDuration::from_secs(60),
+            inspect_limit: SignedDuration::from_secs(90),
+            exporter_expected: false,
+            lock_slack: SignedDuration::from_mins(30),
+        }
+    }
+}
+
+/// Why the engine could not go on with a run. The run itself is safe: its journal says where it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal holds something that may not be there.
+    #[error("the journal of run {run} does not hold together; run `slurmedic journal verify`")]
+    Illegal {
+        /// The run.
+        run: RunId,
+        /// What may not follow.
+        #[source]
+        source: IllegalEvent,
+    },
+    /// Another living engine process has the run.
+    #[error("run {0} is being carried out by another engine process that is alive")]
+    Claimed(RunId),
+    /// What was asked does not fit where the run stands.
+    #[error("run {run} is {status}: {why}")]
+    WrongStatus {
+        /// The run.
+        run: RunId,
+        /// Where it stands.
+        status: Status,
+        /// What would be needed.
+        why: String,
+    },
+    /// The plan could not be put into its stored form.
+    #[error("the plan could not be stored")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// The engine.
+#[derive(Clone)]
+pub struct Engine {
+    /// The world.
+    pub ports: Ports,
+    /// Time limits.
+    pub config: EngineConfig,
+    render: Arc<dyn Render + Send + Sync>,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Builds an engine.
+    pub fn new(ports: Ports, config: EngineConfig, render: Arc<dyn Render + Send + Sync>) -> Self {
+        Self { ports, config, render, observers: Vec::new() }
+    }
+
+    /// Adds somebody who hears of every event.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// Reads a run.
+    pub async fn state(&self, run: &RunId) -> Result<RunState, EngineError> {
+        let events = self.ports.journal.load(run).await?;
+        fold(&events).map_err(|source| EngineError::Illegal { run: run.clone(), source })
+    }
+
+    /// Asks a run to stop at its nearest safe point; works from any process.
+    pub async fn cancel(&self, run: &RunId, by: Actor, why: &str) -> Result<RunState, EngineError> {
+        let mut state = self.state(run).await?;
+        if state.status.is_terminal() {
+            let why = "there is nothing left to cancel".to_owned();
+            return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
+        }
+        self.record(&mut state, EventKind::CancelRequested { by, why: why.to_owned() }).await?;
+        Ok(state)
+    }
+
+    /// Writes one event. Where somebody else wrote in between, the state is read anew and the event is written if it
+    /// still may follow.
+    pub(crate) async fn record(&self, state: &mut RunState, kind: EventKind) -> Result<(), EngineError> {
+        loop {
+            let now = self.ports.clock.now();
+            match self.ports.journal.append(&state.run, state.seq, now, vec![kind.clone()]).await {
+                Ok(events) => {
+                    for e in &events {
+                        state
+                            .apply(e)
+                            .map_err(|source| EngineError::Illegal { run: e.run.clone(), source })?;
+                        for o in &self.observers {
+                            o.on_event(e, state);
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(JournalError::Conflict { .. }) => *state = self.state(&state.run).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Writes one event only if nobody wrote since the state was read; else reads the state anew and writes nothing.
+    pub(crate) async fn record_if_unchanged(
+        &self,
+        state: &mut RunState,
+        kind: EventKind,
+    ) -> Result<bool, EngineError> {
+        match self.ports.journal.append(&state.run, state.seq, self.ports.clock.now(), vec![kind]).await {
+            Ok(events) => {
+                for e in &events {
+                    state.apply(e).map_err(|source| EngineError::Illegal { run: e.run.clone(), source })?;
+                    for o in &self.observers {
+                        o.on_event(e, state);
+                    }
+                }
+                Ok(true)
+            }
+            Err(JournalError::Conflict { .. }) => {
+                *state = self.state(&state.run).await?;
+                Ok(false)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn eyes(&self) -> Eyes<'_> {
+        Eyes {
+            scheduler: &*self.ports.scheduler,
+            actuator: &*self.ports.actuator,
+            telemetry: self.ports.telemetry.as_deref(),
+            clock: &*self.ports.clock,
+        }
+    }
+
+    /// Looks at a node's Slurm side, again and again until it can be read or patience ends.
+    pub(crate) async fn look_patiently(&self, node: &NodeName) -> Situation {
+        let version = Known::unknown(Cause::NotObserved, "the release was not part of this look");
+        let clock = &self.ports.clock;
+        let deadline = clock.now() + self.config.read_patience;
+        loop {
+            let situation = self.eyes().look_at_slurm(node, version.clone()).await;
+            let readable = situation.slurm_is_readable().is_ok() && situation.mark().is_known();
+            if readable || clock.now() >= deadline {
+                return situation;
+            }
+            clock.sleep(self.config.poll.min(self.config.read_patience)).await;
+        }
+    }
+
+    /// Says whether somebody asked the run to stop since the state was read.
+    pub(crate) async fn stop_requested(&self, state: &RunState) -> bool {
+        match self.ports.journal.load(&state.run).await {
+            Ok(events) => events.iter().any(|e| matches!(e.kind, EventKind::CancelRequested { .. })),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Engine {
+    /// Reads the GPUs of a node by its own tools.
+    pub(crate) async fn inspect(
+        &self,
+        node: &NodeName,
+        order_id: String,
+    ) -> Result<engine_core::model::NodeGpus, engine_core::Unknown> {
+        let looked = self.eyes().look_at_gpus(node, Some(order_id), self.config.inspect_limit).await?;
+        Ok(looked.0.value)
+    }
+}

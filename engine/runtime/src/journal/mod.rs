@@ -1,0 +1,181 @@
+//! The journal: append-only, hash-chained events; the only truth about runs.
+//!
+//! Two stores keep the same promises: SQLite on a local disk, and memory for the simulator. Neither lets an event
+//! in that the fold of `engine_core::run` does not allow, so what can be read is always a legal run.
+
+mod chain;
+mod memory;
+mod sqlite;
+mod stored;
+mod verify;
+
+pub use memory::{CrashPoint, MemoryJournal};
+pub use sqlite::{OpenMode, SqliteJournal};
+pub use verify::{ChainBreak, ChainReport};
+
+use async_trait::async_trait;
+use engine_core::digest::Digest;
+use engine_core::model::{NodeName, RunId};
+use engine_core::playbook::PlaybookRef;
+use engine_core::run::{Event, EventKind, IllegalEvent, Status};
+use jiff::Timestamp;
+use std::fmt::Debug;
+
+/// Why the journal could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Somebody else wrote to this run since it was read: read again and decide anew.
+    #[error("run {run} has moved on: it is at event {found}, {expected} was expected")]
+    Conflict {
+        /// The run.
+        run: RunId,
+        /// Where the writer believed it to be.
+        expected: u64,
+        /// Where it is.
+        found: u64,
+    },
+    /// The event may not follow what is on record; nothing was written.
+    #[error(transparent)]
+    Illegal(#[from] IllegalEvent),
+    /// The run is over, and can take no lock.
+    #[error("run {0} is over and can take no lock on a node")]
+    RunOver(RunId),
+    /// Something is larger than the journal takes; nothing was written.
+    #[error("{what} has {size} bytes; the journal takes at most {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// No such run.
+    #[error("there is no run {0} in this journal: `slurmedic runs` lists them")]
+    NoSuchRun(RunId),
+    /// The same id@version was seen with another content.
+    #[error(
+        "{id}@{version} was recorded with digest {recorded}, and is now {found}: a released version never changes; give the new text a new version"
+    )]
+    PlaybookChanged {
+        /// The playbook.
+        id: String,
+        /// Its version.
+        version: String,
+        /// Digest on record.
+        recorded: Digest,
+        /// Digest now.
+        found: Digest,
+    },
+    /// The place is not fit for a journal.
+    #[error("{path} cannot hold the journal: {why}")]
+    BadPlace {
+        /// The path.
+        path: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// A stored event cannot be read.
+    #[error("event {seq} of run {run} cannot be read: {why}; `slurmedic journal verify` tells more")]
+    Unreadable {
+        /// The run.
+        run: String,
+        /// Its place.
+        seq: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// The store failed. After a failed append the events may be on record or not: read the run again.
+    #[error("the journal could not be {doing}")]
+    Store {
+        /// `read`, `written`, ...
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// One line of `runs`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct RunSummary {
+    /// The run.
+    pub run: RunId,
+    /// Its playbook.
+    pub playbook: PlaybookRef,
+    /// The node.
+    pub node: NodeName,
+    /// Where it stands.
+    pub status: Status,
+    /// When it was proposed.
+    pub proposed_at: Timestamp,
+    /// Its last event.
+    pub last_event_at: Timestamp,
+    /// Who asked.
+    pub initiator: String,
+    /// Last word about why it stands there.
+    pub why: String,
+}
+
+/// Answer to taking a target's lock in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// It is ours; the fencing token grows with every taking.
+    Taken {
+        /// Fencing token.
+        token: u64,
+    },
+    /// Another run has it.
+    HeldBy(RunId),
+}
+
+/// The largest event, in bytes of JSON.
+pub const MAX_EVENT: usize = 8 << 20;
+/// The largest blob, in bytes.
+pub const MAX_BLOB: usize = 32 << 20;
+
+/// The store of events.
+///
+/// Guarantee: when `append` returns `Ok`, the events are durable (full sync) and chained; either all of them or none.
+#[async_trait]
+pub trait Journal: Send + Sync + Debug {
+    /// Appends events to a run that has `after` events now; 0 begins a run. When the run ends, its claim ends too.
+    async fn append(
+        &self,
+        run: &RunId,
+        after: u64,
+        at: Timestamp,
+        kinds: Vec<EventKind>,
+    ) -> Result<Vec<Event>, JournalError>;
+    /// Reads all events of a run, in order.
+    async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError>;
+    /// Lists runs, newest first; `node` and `open_only` narrow it.
+    async fn runs(
+        &self,
+        node: Option<&NodeName>,
+        open_only: bool,
+        limit: usize,
+    ) -> Result<Vec<RunSummary>, JournalError>;
+    /// Takes the lock on a node for a run (rule 7). The run that holds it gets it again, with a new token; a lock
+    /// whose run is over is free.
+    async fn take_lease(&self, node: &NodeName, run: &RunId, at: Timestamp) -> Result<Lease, JournalError>;
+    /// Gives the lock on a node back, if this run holds it.
+    async fn drop_lease(&self, node: &NodeName, run: &RunId) -> Result<(), JournalError>;
+    /// Records the digest of a playbook version, or finds that it changed.
+    async fn pin_playbook(&self, playbook: &PlaybookRef, at: Timestamp) -> Result<(), JournalError>;
+    /// Claims a run for this engine process; false when another living engine process has it. The claim ends with
+    /// the run or with the process, however it dies.
+    async fn claim(&self, run: &RunId) -> Result<bool, JournalError>;
+    /// Lists open runs whose engine process is gone, oldest first, and runs that were begun and that nobody claims.
+    async fn orphans(&self) -> Result<Vec<RunId>, JournalError>;
+    /// Stores bytes by their digest, such as an evidence bundle.
+    async fn store_blob(&self, bytes: Vec<u8>, at: Timestamp) -> Result<Digest, JournalError>;
+    /// Reads bytes by their digest.
+    async fn load_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, JournalError>;
+    /// Checks the chain from the first event to the last, every run's fold, and what is derived from them.
+    ///
+    /// Damage is an answer ([`ChainReport::broken`]), not an error. It cannot find a chain that somebody with the right
+    /// to write the file rebuilt from its beginning, nor a tail that never reached the main file and was damaged
+    /// while the engine was down: for both, keep a copy of the head's digest elsewhere.
+    async fn verify(&self) -> Result<ChainReport, JournalError>;
+}

@@ -1,0 +1,187 @@
+//! The journal in SQLite: one file on a local disk, several processes, one writing thread in each.
+//!
+//! WAL with full sync: an append returns when the kernel has told that its commit is on the disk. The file is made
+//! with access for its owner alone; [`place`] says where it may lie. Deadlines run on tokio's clock, so a runtime
+//! whose clock is paused must use the journal in memory.
+
+mod check;
+mod engines;
+mod place;
+mod read;
+mod schema;
+mod writer;
+
+use super::stored::store;
+use super::{ChainReport, Journal, JournalError, Lease, MAX_BLOB, RunSummary};
+use async_trait::async_trait;
+use engine_core::digest::Digest;
+use engine_core::model::{NodeName, RunId};
+use engine_core::playbook::PlaybookRef;
+use engine_core::run::{Event, EventKind};
+use jiff::Timestamp;
+use place::Place;
+use read::Readers;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use writer::{Desk, Writer};
+
+/// Time limit of a read.
+const READ: Duration = Duration::from_secs(15);
+/// Time limit of the check of the whole journal: some ten million events.
+const VERIFY: Duration = Duration::from_secs(900);
+
+/// What a journal is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading and writing; makes the file where there is none.
+    ReadWrite,
+    /// Reading only; writes are refused.
+    ReadOnly,
+}
+
+/// A journal in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteJournal {
+    place: Arc<Place>,
+    engine: Arc<str>,
+    readers: Readers,
+    writer: Option<Writer>,
+}
+
+impl SqliteJournal {
+    /// Opens a journal.
+    ///
+    /// The directory must be there. Refused are: a file system that is not known to be local, a file or directory
+    /// that everybody may write, a file that is not a journal, and one of a newer release.
+    pub fn open(path: &Path, mode: OpenMode) -> Result<Self, JournalError> {
+        let place = Place::check(path)?;
+        if !place.exists {
+            match mode {
+                OpenMode::ReadWrite => schema::create(&place)?,
+                OpenMode::ReadOnly => {
+                    return Err(place::bad_place(path, "there is no such file; `slurmedic init` makes one"));
+                }
+            }
+        }
+        let place = Arc::new(place);
+        let db = schema::connect(&place, mode)?;
+        let engine: Arc<str> = uuid::Uuid::now_v7().to_string().into();
+        let (first, writer) = match mode {
+            OpenMode::ReadWrite => (None, Some(Writer::start(db, Arc::clone(&place), Arc::clone(&engine))?)),
+            OpenMode::ReadOnly => (Some(db), None),
+        };
+        Ok(Self { readers: Readers::new(Arc::clone(&place), first), place, engine, writer })
+    }
+
+    /// Returns the file, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.place.file
+    }
+
+    /// Says whether the journal lies in memory and is gone after a reboot: to be told to people.
+    pub fn volatile(&self) -> bool {
+        self.place.volatile
+    }
+
+    /// Returns the identifier under which this process claims runs.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T, JournalError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Desk) -> Result<T, JournalError> + Send + 'static,
+    {
+        match &self.writer {
+            Some(writer) => writer.order(work).await,
+            None => Err(store("written", "it was opened for reading only")),
+        }
+    }
+}
+
+impl Drop for SqliteJournal {
+    /// Closes the readers first: the last connection to go puts everything into the main file, and must be able to.
+    fn drop(&mut self) {
+        self.readers.close();
+    }
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn append(
+        &self,
+        run: &RunId,
+        after: u64,
+        at: Timestamp,
+        kinds: Vec<EventKind>,
+    ) -> Result<Vec<Event>, JournalError> {
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let run = run.clone();
+        self.write(move |desk| desk.append(&run, after, at, kinds)).await
+    }
+
+    async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
+        let run = run.clone();
+        self.readers.read(READ, move |db| read::load(db, &run)).await
+    }
+
+    async fn runs(
+        &self,
+        node: Option<&NodeName>,
+        open_only: bool,
+        limit: usize,
+    ) -> Result<Vec<RunSummary>, JournalError> {
+        let node = node.cloned();
+        self.readers.read(READ, move |db| read::runs(db, node.as_ref(), open_only, limit)).await
+    }
+
+    async fn take_lease(&self, node: &NodeName, run: &RunId, at: Timestamp) -> Result<Lease, JournalError> {
+        let (node, run) = (node.clone(), run.clone());
+        self.write(move |desk| desk.take_lease(&node, &run, at)).await
+    }
+
+    async fn drop_lease(&self, node: &NodeName, run: &RunId) -> Result<(), JournalError> {
+        let (node, run) = (node.clone(), run.clone());
+        self.write(move |desk| desk.drop_lease(&node, &run)).await
+    }
+
+    async fn pin_playbook(&self, playbook: &PlaybookRef, at: Timestamp) -> Result<(), JournalError> {
+        let playbook = playbook.clone();
+        self.write(move |desk| desk.pin(&playbook, at)).await
+    }
+
+    async fn claim(&self, run: &RunId) -> Result<bool, JournalError> {
+        let run = run.clone();
+        self.write(move |desk| desk.claim(&run)).await
+    }
+
+    async fn orphans(&self) -> Result<Vec<RunId>, JournalError> {
+        let place = Arc::clone(&self.place);
+        self.readers.read(READ, move |db| read::orphans(db, &place)).await
+    }
+
+    async fn store_blob(&self, bytes: Vec<u8>, at: Timestamp) -> Result<Digest, JournalError> {
+        if bytes.len() > MAX_BLOB {
+            return Err(JournalError::TooLarge { what: "the bundle", size: bytes.len(), limit: MAX_BLOB });
+        }
+        self.write(move |desk| {
+            let digest = Digest::of(&bytes);
+            desk.store_blob(&digest, &bytes, at)?;
+            Ok(digest)
+        })
+        .await
+    }
+
+    async fn load_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, JournalError> {
+        let digest = digest.clone();
+        self.readers.read(READ, move |db| read::blob(db, &digest)).await
+    }
+
+    async fn verify(&self) -> Result<ChainReport, JournalError> {
+        self.readers.read_anew(VERIFY, check::verify).await
+    }
+}

@@ -1,0 +1,12 @@
+//! The journal: the same promises from both stores, damage that is found, processes that die.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it finds by failing"
+)]
+
+mod contract;
+mod damage;
+mod processes;
+mod sample;
