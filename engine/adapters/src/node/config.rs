@@ -1,0 +1,166 @@
+//! Configuration of a node's tools: where they are, how services are stopped and started, how long to wait.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The tools of one node. Every key has a default; an unknown key is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeToolsConfig {
+    /// Absolute path of `dcgmi`; of the same major release as nv-hostengine.
+    pub dcgmi: PathBuf,
+    /// Absolute path of `nvidia-smi`.
+    pub nvidia_smi: PathBuf,
+    /// Variables for the tools besides `LC_ALL` and `PATH`, which they get always.
+    pub environment: BTreeMap<String, String>,
+    /// Seconds after which one call of a tool is given up, 1 to 600. A hung host engine would hold dcgmi for 120.
+    pub read_deadline_seconds: u64,
+    /// Seconds that a reset may take, 10 to 1800.
+    pub reset_deadline_seconds: u64,
+    /// Seconds that the host engine may take from its start to its first answer, 1 to 600.
+    pub engine_start_seconds: u64,
+    /// Command that stops nv-hostengine, as words; empty where this is not possible.
+    pub stop_engine: Vec<String>,
+    /// Command that starts nv-hostengine, as words; empty where this is not possible.
+    pub start_engine: Vec<String>,
+    /// Command that stops dcgm-exporter, as words; empty where there is none.
+    pub stop_exporter: Vec<String>,
+    /// Command that starts dcgm-exporter, as words; empty where there is none.
+    pub start_exporter: Vec<String>,
+    /// How to find out whether dcgm-exporter answers.
+    pub exporter: ExporterCheck,
+    /// Command that prints the kernel log for the evidence, as words; empty for none.
+    pub kernel_log: Vec<String>,
+    /// Whether a cgroup of a Slurm job on the node forbids a reset.
+    pub check_job_cgroups: bool,
+    /// Where cgroups are mounted.
+    pub cgroup_root: PathBuf,
+    /// Where the process file system is mounted.
+    pub proc_root: PathBuf,
+}
+
+/// How to find out whether dcgm-exporter answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExporterCheck {
+    /// The site has none.
+    #[default]
+    None,
+    /// By reading its metrics at this URL.
+    Url(String),
+    /// By a command that exits 0 if it runs, as words.
+    Command(Vec<String>),
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|w| (*w).to_owned()).collect()
+}
+
+impl Default for NodeToolsConfig {
+    fn default() -> Self {
+        Self {
+            dcgmi: PathBuf::from("/usr/bin/dcgmi"),
+            nvidia_smi: PathBuf::from("/usr/bin/nvidia-smi"),
+            environment: BTreeMap::new(),
+            read_deadline_seconds: 15,
+            reset_deadline_seconds: 180,
+            engine_start_seconds: 60,
+            stop_engine: words(&["/usr/bin/systemctl", "stop", "nvidia-dcgm.service"]),
+            start_engine: words(&["/usr/bin/systemctl", "start", "nvidia-dcgm.service"]),
+            stop_exporter: Vec::new(),
+            start_exporter: Vec::new(),
+            exporter: ExporterCheck::None,
+            kernel_log: words(&["/usr/bin/dmesg"]),
+            check_job_cgroups: true,
+            cgroup_root: PathBuf::from("/sys/fs/cgroup"),
+            proc_root: PathBuf::from("/proc"),
+        }
+    }
+}
+
+impl NodeToolsConfig {
+    /// Returns the deadline of one call.
+    pub fn read_deadline(&self) -> Duration {
+        Duration::from_secs(self.read_deadline_seconds)
+    }
+
+    /// Says whether the site has an exporter that a healthy node must show.
+    pub fn exporter_expected(&self) -> bool {
+        self.exporter != ExporterCheck::None
+    }
+
+    /// Lists everything that is wrong with it, each with what to do.
+    pub fn problems(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut absolute = |key: &str, path: &std::path::Path| {
+            if !path.is_absolute() {
+                out.push(format!("{key} = {:?} is not an absolute path; give the full path", path.display()));
+            }
+        };
+        absolute("dcgmi", &self.dcgmi);
+        absolute("nvidia_smi", &self.nvidia_smi);
+        absolute("cgroup_root", &self.cgroup_root);
+        absolute("proc_root", &self.proc_root);
+        let commands = [
+            ("stop_engine", &self.stop_engine),
+            ("start_engine", &self.start_engine),
+            ("stop_exporter", &self.stop_exporter),
+            ("start_exporter", &self.start_exporter),
+            ("kernel_log", &self.kernel_log),
+        ];
+        for (key, command) in commands {
+            if let Some(first) = command.first() {
+                absolute(key, first.as_ref());
+            }
+        }
+        match &self.exporter {
+            ExporterCheck::None => {}
+            ExporterCheck::Command(c) => match c.first() {
+                Some(first) => absolute("exporter.command", first.as_ref()),
+                None => out.push("exporter.command has no words; name a program".to_owned()),
+            },
+            ExporterCheck::Url(u) if u.starts_with("http://") || u.starts_with("https://") => {}
+            ExporterCheck::Url(u) => {
+                out.push(format!("exporter.url = {u:?} is not a URL; begin with http://"));
+            }
+        }
+        let ranges = [
+            ("read_deadline_seconds", self.read_deadline_seconds, 1, 600),
+            ("reset_deadline_seconds", self.reset_deadline_seconds, 10, 1800),
+            ("engine_start_seconds", self.engine_start_seconds, 1, 600),
+        ];
+        for (key, value, from, to) in ranges {
+            if !(from..=to).contains(&value) {
+                out.push(format!("{key} = {value} is out of range; give {from} to {to}"));
+            }
+        }
+        if self.stop_engine.is_empty() != self.start_engine.is_empty() {
+            out.push("stop_engine and start_engine belong together; give both or neither".to_owned());
+        }
+        if self.stop_exporter.is_empty() != self.start_exporter.is_empty() {
+            out.push("stop_exporter and start_exporter belong together; give both or neither".to_owned());
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_fine_and_mistakes_are_all_named() {
+        assert_eq!(NodeToolsConfig::default().problems(), Vec::<String>::new());
+        let bad = NodeToolsConfig {
+            dcgmi: PathBuf::from("dcgmi"),
+            stop_engine: words(&["systemctl", "stop", "x"]),
+            start_engine: Vec::new(),
+            exporter: ExporterCheck::Url("localhost:9400".to_owned()),
+            read_deadline_seconds: 0,
+            ..NodeToolsConfig::default()
+        };
+        assert_eq!(bad.problems().len(), 5, "{:#?}", bad.problems());
+    }
+}
