@@ -1,0 +1,234 @@
+//! The whole state of a simulated world, its event queue, its history and its rule book.
+
+use super::config::SimConfig;
+use super::control::Controller;
+use super::events::Happening;
+use super::gpu::SimGpu;
+use super::jobs::SimJob;
+use super::log::{LogEntry, Who};
+use super::node::SimNode;
+use super::script::{Reaction, Trigger};
+use engine_core::model::NodeName;
+use engine_runtime::ports::WorkResult;
+use jiff::{SignedDuration, Timestamp};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::task::Waker;
+
+/// A reservation.
+#[derive(Debug, Clone)]
+pub(crate) struct SimReservation {
+    pub(crate) node: usize,
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+    pub(crate) user: String,
+    /// Tells a reservation from an earlier one of the same name.
+    pub(crate) serial: u64,
+}
+
+/// A reset that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetRecord {
+    /// When it took effect.
+    pub at: Timestamp,
+    /// On which node.
+    pub node: NodeName,
+    /// GPU index.
+    pub gpu: u32,
+    /// The run that asked for it.
+    pub run: Option<String>,
+    /// Whether the GPU was well afterwards.
+    pub cured: bool,
+}
+
+/// A foreign change inside the window that Slurm leaves between a check and a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaceNote {
+    /// When the engine's write took effect.
+    pub at: Timestamp,
+    /// On which node.
+    pub node: NodeName,
+    /// What met what.
+    pub what: String,
+}
+
+/// Somebody who sleeps in virtual time.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    pub(crate) seat: Option<u64>,
+    pub(crate) waker: Waker,
+}
+
+pub(crate) struct Inner {
+    pub(crate) cfg: SimConfig,
+    pub(crate) now: Timestamp,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) rng_load: ChaCha8Rng,
+    pub(crate) serial: u64,
+    pub(crate) queue: BTreeMap<(Timestamp, u64), Happening>,
+    pub(crate) nodes: Vec<SimNode>,
+    pub(crate) by_name: BTreeMap<String, usize>,
+    pub(crate) jobs: BTreeMap<u64, SimJob>,
+    pub(crate) next_job: u64,
+    pub(crate) jobs_done: usize,
+    pub(crate) jobs_broken: usize,
+    pub(crate) keep_free: BTreeSet<usize>,
+    pub(crate) reservations: BTreeMap<String, SimReservation>,
+    pub(crate) controller: Controller,
+    pub(crate) log: Vec<LogEntry>,
+    pub(crate) violations: Vec<String>,
+    pub(crate) races: Vec<RaceNote>,
+    pub(crate) lost_jobs: Vec<u64>,
+    pub(crate) reactions: Vec<Reaction>,
+    pub(crate) orders: BTreeMap<String, Option<WorkResult>>,
+    pub(crate) resets: Vec<ResetRecord>,
+    pub(crate) sleepers: BTreeMap<(Timestamp, u64), Sleeper>,
+    /// The participant that the driver polls now.
+    pub(crate) seat: Option<u64>,
+}
+
+impl Inner {
+    pub(crate) fn new(cfg: SimConfig) -> Self {
+        let mut nodes = Vec::with_capacity(cfg.nodes);
+        let mut by_name = BTreeMap::new();
+        for place in 0..cfg.nodes {
+            let Ok(name) = NodeName::new(&format!("gpu{:03}", place + 1)) else { continue };
+            by_name.insert(name.as_str().to_owned(), place);
+            let gpus = (0..cfg.gpus_per_node).map(|i| SimGpu::new(place, i)).collect();
+            nodes.push(SimNode::new(name, gpus, cfg.start));
+        }
+        let keep_free = cfg.load.as_ref().map(|l| l.keep_free.clone()).unwrap_or_default();
+        let mut world = Self {
+            now: cfg.start,
+            rng: ChaCha8Rng::seed_from_u64(cfg.seed),
+            rng_load: ChaCha8Rng::seed_from_u64(cfg.seed ^ 0x10ad),
+            serial: 0,
+            queue: BTreeMap::new(),
+            nodes,
+            by_name,
+            jobs: BTreeMap::new(),
+            next_job: 1_000,
+            jobs_done: 0,
+            jobs_broken: 0,
+            keep_free,
+            reservations: BTreeMap::new(),
+            controller: Controller::default(),
+            log: Vec::new(),
+            violations: Vec::new(),
+            races: Vec::new(),
+            lost_jobs: Vec::new(),
+            reactions: Vec::new(),
+            orders: BTreeMap::new(),
+            resets: Vec::new(),
+            sleepers: BTreeMap::new(),
+            seat: None,
+            cfg,
+        };
+        world.begin_load();
+        world
+    }
+
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    pub(crate) fn push(&mut self, at: Timestamp, what: Happening) {
+        let serial = self.next_serial();
+        self.queue.insert((at, serial), what);
+    }
+
+    pub(crate) fn push_in(&mut self, delay: SignedDuration, what: Happening) {
+        self.push(later(self.now, delay), what);
+    }
+
+    pub(crate) fn find(&self, node: &NodeName) -> Option<usize> {
+        self.by_name.get(node.as_str()).copied()
+    }
+
+    pub(crate) fn note(&mut self, who: &Who, node: Option<usize>, what: impl Into<String>) {
+        let node = node.map(|n| self.nodes[n].name.clone());
+        self.log.push(LogEntry { at: self.now, who: who.clone(), node, what: what.into() });
+    }
+
+    pub(crate) fn violation(&mut self, node: Option<usize>, what: impl Into<String>) {
+        let what = what.into();
+        let place = node.map(|n| format!("{}: ", self.nodes[n].name)).unwrap_or_default();
+        self.note(&Who::Engine, node, format!("VIOLATION: {what}"));
+        self.violations.push(format!("{} {place}{what}", self.now));
+    }
+
+    pub(crate) fn race(&mut self, node: usize, what: String) {
+        self.note(&Who::Engine, Some(node), format!("race: {what}"));
+        self.races.push(RaceNote { at: self.now, node: self.nodes[node].name.clone(), what });
+    }
+
+    /// Draws a duration from a range of milliseconds.
+    pub(crate) fn draw_ms(&mut self, range: &RangeInclusive<i64>) -> SignedDuration {
+        SignedDuration::from_millis(self.rng.random_range(range.clone()))
+    }
+
+    /// Draws with a probability; no draw is made for zero, so that quiet worlds stay comparable.
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.rng.random_bool(probability.min(1.0))
+    }
+
+    /// Lets the scripts that wait for this deed of the engine begin.
+    pub(crate) fn react(&mut self, node: usize, trigger: Trigger) {
+        let name = self.nodes[node].name.clone();
+        let (due, rest): (Vec<Reaction>, Vec<Reaction>) =
+            self.reactions.drain(..).partition(|r| r.node == name && r.trigger == trigger);
+        self.reactions = rest;
+        for r in due {
+            self.push_in(r.delay, Happening::Do(r.script));
+        }
+    }
+
+    /// Finds the time of what happens next, to the world or to a sleeper.
+    pub(crate) fn next_time(&self) -> Option<Timestamp> {
+        let event = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let sleeper = self.sleepers.first_key_value().map(|((at, _), _)| *at);
+        match (event, sleeper) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Moves to what happens next and lets it happen; returns the sleepers to wake, in their order.
+    pub(crate) fn step(&mut self) -> Vec<Waker> {
+        let Some(next) = self.next_time() else { return Vec::new() };
+        self.now = self.now.max(next);
+        let mut happened = false;
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            let what = entry.remove();
+            self.happen(what);
+            happened = true;
+        }
+        if happened {
+            self.place_jobs();
+        }
+        let mut wakers = Vec::new();
+        while let Some(entry) = self.sleepers.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            wakers.push(entry.remove().waker);
+        }
+        wakers
+    }
+}
+
+/// Adds a duration to a time; the end of time stays the end of time.
+pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Cuts a time to the second, as Slurm stores it.
+pub(crate) fn to_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
