@@ -1,0 +1,173 @@
+//! The configuration: one TOML file, validated whole. A missing file that was named is an error.
+
+use crate::exit::CliError;
+use engine_adapters::node::NodeToolsConfig;
+use engine_adapters::slurm::SlurmConfig;
+use engine_core::value::parse_duration;
+use engine_runtime::engine::EngineConfig;
+use jiff::SignedDuration;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration is looked for when none is named.
+pub(crate) const DEFAULT_PATH: &str = "/etc/slurmedic/slurmedic.toml";
+
+/// The configuration file. `slurmedic init` writes a commented one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Which cluster: `auto`, `slurm` or `simulated`.
+    pub(crate) cluster: Cluster,
+    /// The journal.
+    pub(crate) journal: JournalConfig,
+    /// Playbooks of the site.
+    pub(crate) playbooks: PlaybooksConfig,
+    /// Time limits.
+    pub(crate) engine: Times,
+    /// Slurm.
+    pub(crate) slurm: SlurmConfig,
+    /// This host as a node.
+    pub(crate) node: NodeConfig,
+    /// dcgm-exporter, read for nodes that are not this host.
+    pub(crate) exporter: ExporterConfig,
+}
+
+/// Which cluster the verbs act on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cluster {
+    /// Slurm where its commands are installed, else the simulated one.
+    #[default]
+    Auto,
+    /// The cluster that `scontrol` talks to.
+    Slurm,
+    /// The embedded simulated cluster; nothing real is touched.
+    Simulated,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct JournalConfig {
+    /// File of the journal, on a local file system.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Playbooks of the site.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PlaybooksConfig {
+    /// Directory with `<id>/<version>.yaml`, beside those that come with Slurmedic.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// This host as a node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NodeConfig {
+    /// Name of this host in slurm.conf; the host name up to its first dot where not set.
+    pub(crate) name: Option<String>,
+    /// Its tools.
+    pub(crate) tools: NodeToolsConfig,
+}
+
+/// dcgm-exporter.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ExporterConfig {
+    /// URL with `{node}` in the place of the node's name, e.g. `http://{node}:9400/metrics`.
+    pub(crate) url: Option<String>,
+}
+
+/// Time limits; each is a duration such as `90s` or `5m`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Times {
+    read_patience: Option<String>,
+    poll: Option<String>,
+    confirm: Option<String>,
+    fact_max_age: Option<String>,
+    approval_wait: Option<String>,
+    approval_ttl: Option<String>,
+    health_settle: Option<String>,
+    inspect_limit: Option<String>,
+    lock_slack: Option<String>,
+}
+
+impl Times {
+    /// Lowers the times into the engine's options; every wrong one is named at once.
+    pub(crate) fn lower(&self, engine: String) -> Result<EngineConfig, CliError> {
+        let mut config = EngineConfig { engine, ..EngineConfig::default() };
+        let mut wrong = Vec::new();
+        let mut set =
+            |key: &str, text: &Option<String>, at_least: SignedDuration, to: &mut SignedDuration| {
+                let Some(text) = text else { return };
+                match parse_duration(text) {
+                    Ok(d) if d >= at_least => *to = d,
+                    Ok(_) => wrong.push(format!("engine.{key} = {text:?} is too short")),
+                    Err(e) => wrong.push(format!("engine.{key}: {e}")),
+                }
+            };
+        let (zero, tick) = (SignedDuration::ZERO, SignedDuration::from_millis(10));
+        set("read_patience", &self.read_patience, zero, &mut config.read_patience);
+        set("poll", &self.poll, tick, &mut config.poll);
+        set("confirm", &self.confirm, tick, &mut config.confirm);
+        set("fact_max_age", &self.fact_max_age, SignedDuration::from_secs(1), &mut config.fact_max_age);
+        set("approval_wait", &self.approval_wait, SignedDuration::from_secs(1), &mut config.approval_wait);
+        set("approval_ttl", &self.approval_ttl, SignedDuration::from_secs(1), &mut config.approval_ttl);
+        set("health_settle", &self.health_settle, zero, &mut config.health_settle);
+        set("inspect_limit", &self.inspect_limit, SignedDuration::from_secs(1), &mut config.inspect_limit);
+        set("lock_slack", &self.lock_slack, SignedDuration::from_mins(1), &mut config.lock_slack);
+        if wrong.is_empty() { Ok(config) } else { Err(CliError::usage(wrong.join("; "))) }
+    }
+}
+
+/// Reads the configuration: the file that was named, else the default one if it is there, else the defaults.
+///
+/// `SLURM_CONF` of the environment counts where the file sets no `slurm.slurm_conf`, as it does for Slurm's own
+/// commands.
+pub(crate) fn load(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
+    let (mut config, path) = read(named)?;
+    if config.slurm.slurm_conf.is_none() {
+        config.slurm.slurm_conf =
+            std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|p| p.is_absolute());
+    }
+    Ok((config, path))
+}
+
+fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
+    let (path, must_be_there) = match named {
+        Some(p) => (p.to_owned(), true),
+        None => (PathBuf::from(DEFAULT_PATH), false),
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(t) => t,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_be_there => {
+            return Ok((Config::default(), None));
+        }
+        Err(e) => {
+            let shown = path.display().to_string();
+            return Err(CliError::caused(format!("the configuration {shown} could not be read"), e)
+                .with_exit(crate::exit::Exit::Usage)
+                .with_hint("`slurmedic init` writes one with every key explained"));
+        }
+    };
+    let config: Config = toml::from_str(&text).map_err(|e| {
+        CliError::usage(format!(
+            "the configuration {} is not valid:\n{}",
+            path.display(),
+            e.to_string().trim_end()
+        ))
+        .with_hint("docs/guide/configuration.md lists every key")
+    })?;
+    config.engine.lower(String::new())?;
+    let problems = config.node.tools.problems();
+    if !problems.is_empty() {
+        let list: Vec<String> = problems.iter().map(|p| format!("node.tools.{p}")).collect();
+        return Err(CliError::usage(format!("{}: {}", path.display(), list.join("; "))));
+    }
+    if config.exporter.url.as_ref().is_some_and(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
+        return Err(CliError::usage("exporter.url: give an http or https URL with {node} in it"));
+    }
+    Ok((config, Some(path)))
+}

@@ -1,0 +1,127 @@
+//! The embedded cluster for verbs without a Slurm: nothing real is touched, time goes fast.
+
+use crate::commands::Global;
+use crate::exit::CliError;
+use crate::printer::Printer;
+use crate::site::{self, Site, announce_simulation};
+use engine_core::model::NodeName;
+use engine_playbook::Library;
+use engine_runtime::engine::{EngineConfig, Ports, TimeIds};
+use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
+use engine_testkit::ports::{SimActuator, SimScheduler, SimTelemetry};
+use engine_testkit::time::{Pace, SimClock, SimRuntime};
+use engine_testkit::world::{Fault, SimConfig, SimWorld};
+use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Nodes of the embedded cluster.
+const NODES: usize = 64;
+
+/// What is wrong with it from the start, so that there is something to plan and to run.
+const FAULTS: &[(&str, u32, Fault)] = &[
+    ("gpu002", 3, Fault::EccDbe),
+    ("gpu003", 5, Fault::OffBus),
+    ("gpu004", 0, Fault::StubbornEcc),
+    ("gpu005", 7, Fault::RemapFailure),
+];
+
+/// Puts the site together. Time passes by itself, about a thousand times faster than outside.
+pub(crate) fn open(
+    global: &Global,
+    printer: &mut Printer,
+    library: Library,
+    config: EngineConfig,
+    node: Option<&NodeName>,
+) -> Result<Site, CliError> {
+    announce_simulation(printer);
+    let world = SimWorld::new(SimConfig::new(NODES, 1, Timestamp::now()));
+    for (name, gpu, fault) in FAULTS {
+        let name = NodeName::new(name).map_err(|e| CliError::caused("the embedded cluster", e))?;
+        world.inject(&name, *gpu, fault.clone()).map_err(CliError::failed)?;
+    }
+    if node.is_some_and(|n| !world.node_names().contains(n)) {
+        printer.say("the simulated nodes are gpu001 to gpu064; gpu002 to gpu005 have faults");
+    }
+    let journal: Arc<dyn Journal> = match &global.journal {
+        Some(path) => Arc::new(SqliteJournal::open(path, OpenMode::ReadWrite)?),
+        None => Arc::new(MemoryJournal::new()),
+    };
+    let clock = SimClock::new(&world);
+    let ports = Ports {
+        scheduler: Arc::new(SimScheduler::new(&world)),
+        actuator: Arc::new(SimActuator::new(&world)),
+        telemetry: Some(Arc::new(SimTelemetry::new(&world))),
+        clock: Arc::new(clock.clone()),
+        ids: Arc::new(TimeIds),
+        journal,
+    };
+    std::thread::spawn(move || let_time_pass(&world, &clock));
+    Ok(site::simulated(ports, config, library))
+}
+
+/// Moves virtual time for as long as the process lives.
+fn let_time_pass(world: &SimWorld, clock: &SimClock) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
+    let pace = Pace::Watched {
+        per_second: Duration::from_millis(2),
+        longest: Duration::from_millis(40),
+        budget: Duration::from_secs(86_400),
+    };
+    let forever = clock.sleep_until(clock_end(world));
+    // It ends only with the process; a stall cannot happen with the one participant that sleeps.
+    let _ = runtime.block_on(SimRuntime::new(world).with_pace(pace).run(forever));
+}
+
+fn clock_end(world: &SimWorld) -> Timestamp {
+    world.now().saturating_add(SignedDuration::from_hours(24 * 365)).unwrap_or(Timestamp::MAX)
+}
+
+/// A simulated site whose answers take no time, with a real journal: what is left is the engine.
+pub(crate) fn instant(journal: Arc<dyn Journal>) -> Result<(SimWorld, Site), CliError> {
+    let world = SimWorld::new(SimConfig::new(NODES, 1, Timestamp::now()));
+    let clock = SimClock::new(&world);
+    let ports = Ports {
+        scheduler: Arc::new(SimScheduler::new(&world)),
+        actuator: Arc::new(SimActuator::new(&world)),
+        telemetry: None,
+        clock: Arc::new(clock),
+        ids: Arc::new(TimeIds),
+        journal,
+    };
+    Ok((world, site::simulated(ports, EngineConfig::default(), Library::embedded())))
+}
+
+/// Carries one run out from request to end, in virtual time; returns its wall time and the number of its effects.
+pub(crate) async fn one_run(
+    (world, site): &(SimWorld, Site),
+    round: usize,
+) -> Result<(engine_core::run::RunState, Duration, usize), CliError> {
+    use engine_core::run::{Actor, EventKind};
+    let name = format!("gpu{:03}", round % NODES + 1);
+    let node = NodeName::new(&name).map_err(|e| CliError::caused("the simulated node", e))?;
+    world.inject(&node, 0, Fault::EccDbe).map_err(CliError::failed)?;
+    let playbook = site.playbook("dcgm-ecc-drain-reset")?;
+    let engine = &site.engine;
+    let work = async {
+        let start = std::time::Instant::now();
+        let request = engine_runtime::engine::ProposeRequest {
+            playbook,
+            node,
+            gpu: None,
+            params: std::collections::BTreeMap::new(),
+            alert: engine_runtime::engine::Alert::default(),
+            initiator: Actor::person("bench"),
+        };
+        let proposal = engine.plan(request).await.map_err(|e| CliError::caused("the plan", e))?;
+        let run = engine.record_plan(proposal).await?.run;
+        engine.drive(&run).await?;
+        engine.approve(&run, Actor::person("bench")).await?;
+        engine.drive(&run).await?;
+        let wall = start.elapsed();
+        let events = engine.ports.journal.load(&run).await?;
+        let effects = events.iter().filter(|e| matches!(e.kind, EventKind::Intent { .. })).count();
+        Ok((engine.state(&run).await?, wall, effects.max(1)))
+    };
+    SimRuntime::new(world).run(work).await.map_err(|e| CliError::caused("the simulation", e))?
+}

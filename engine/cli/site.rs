@@ -1,0 +1,236 @@
+//! The site: configuration, adapters, journal and playbooks put together. The only place that knows them all.
+
+use crate::commands::Global;
+use crate::config::{self, Cluster, Config};
+use crate::exit::CliError;
+use crate::identity;
+use crate::printer::{Printer, Tone, paint};
+use engine_adapters::node::{ExporterTelemetry, LocalNode};
+use engine_adapters::slurm::SlurmBackend;
+use engine_core::model::{NodeName, RunId};
+use engine_core::playbook::Playbook;
+use engine_playbook::{Library, Renderer};
+use engine_runtime::engine::{Engine, Observer, Ports, TimeIds};
+use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
+use engine_runtime::ports::{GpuTelemetry, NodeActuator};
+use engine_runtime::system::SystemClock;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a verb will do with the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads the cluster; needs no journal.
+    Plan,
+    /// Reads the journal, and perhaps the cluster.
+    Look,
+    /// Writes to the journal only.
+    Record,
+    /// Writes to the journal and to the cluster.
+    Change,
+}
+
+/// The site.
+pub(crate) struct Site {
+    /// The engine with its ports.
+    pub(crate) engine: Engine,
+    /// The real scheduler, for `doctor`.
+    pub(crate) slurm: Option<Arc<SlurmBackend>>,
+    /// Where the journal is; `None` for one in memory.
+    pub(crate) journal_path: Option<PathBuf>,
+    /// This host's name as a node; `None` on the simulated cluster.
+    pub(crate) local: Option<NodeName>,
+    /// Where the configuration came from.
+    pub(crate) config_path: Option<PathBuf>,
+    library: Library,
+}
+
+impl Site {
+    /// Adds somebody who hears of every event.
+    #[must_use]
+    pub(crate) fn watched(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.engine = self.engine.with_observer(observer);
+        self
+    }
+
+    /// Finds a playbook by `id` or `id@version`.
+    pub(crate) fn playbook(&self, name: &str) -> Result<&Playbook, CliError> {
+        self.library.find(name).map_err(|e| CliError::usage(crate::printer::tame(&e.to_string())))
+    }
+
+    /// Returns the playbooks.
+    pub(crate) fn library(&self) -> &Library {
+        &self.library
+    }
+}
+
+/// Puts the site together. `node` is the node the verb is about.
+pub(crate) async fn open(
+    global: &Global,
+    printer: &mut Printer,
+    access: Access,
+    node: Option<&NodeName>,
+) -> Result<Site, CliError> {
+    let (config, config_path) = config::load(global.config.as_deref())?;
+    let library = library(&config)?;
+    let slurm = match global.cluster.unwrap_or(config.cluster) {
+        Cluster::Simulated => None,
+        Cluster::Slurm => Some(backend(&config)?),
+        Cluster::Auto => match backend(&config) {
+            Ok(b) => Some(b),
+            Err(e) if config_path.is_some() || access == Access::Record => return Err(e),
+            Err(_) => None,
+        },
+    };
+    let engine_config = config.engine.lower(identity::engine_name())?;
+    let Some(slurm) = slurm else {
+        return crate::simulated::open(global, printer, library, engine_config, node);
+    };
+    let (journal, journal_path) = journal(global, &config, access)?;
+    let telemetry: Option<Arc<dyn GpuTelemetry>> = match &config.exporter.url {
+        Some(url) => Some(Arc::new(
+            ExporterTelemetry::new(url, Duration::from_secs(15))
+                .map_err(|why| CliError::usage(format!("exporter.url: {why}")))?,
+        )),
+        None => None,
+    };
+    let local = local_name(&config)?;
+    let actuator: Arc<dyn NodeActuator> = Arc::new(LocalNode::new(local.clone(), config.node.tools.clone()));
+    let ports = Ports {
+        scheduler: slurm.clone(),
+        actuator,
+        telemetry,
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(TimeIds),
+        journal,
+    };
+    let engine_config = engine_runtime::engine::EngineConfig {
+        exporter_expected: config.node.tools.exporter_expected(),
+        ..engine_config
+    };
+    let engine = Engine::new(ports, engine_config, Arc::new(Renderer::new()));
+    Ok(Site { engine, slurm: Some(slurm), journal_path, local: Some(local), config_path, library })
+}
+
+/// Puts a site on the simulated cluster together.
+pub(crate) fn simulated(
+    ports: Ports,
+    config: engine_runtime::engine::EngineConfig,
+    library: Library,
+) -> Site {
+    let engine = Engine::new(ports, config, Arc::new(Renderer::new()));
+    Site { engine, slurm: None, journal_path: None, local: None, config_path: None, library }
+}
+
+/// Opens the playbooks that come with Slurmedic and those of the site.
+pub(crate) fn library(config: &Config) -> Result<Library, CliError> {
+    let built_in = Library::embedded();
+    match &config.playbooks.dir {
+        None => Ok(built_in),
+        Some(dir) => built_in.with_site(dir).map_err(|e| {
+            CliError::caused(format!("the playbooks in {}", dir.display()), e)
+                .with_exit(crate::exit::Exit::Usage)
+                .with_hint("correct playbooks.dir in the configuration")
+        }),
+    }
+}
+
+fn backend(config: &Config) -> Result<Arc<SlurmBackend>, CliError> {
+    SlurmBackend::new(config.slurm.clone()).map(Arc::new).map_err(|e| {
+        CliError::usage(e.to_string()).with_hint("`slurmedic demo` and `--cluster simulated` need no Slurm")
+    })
+}
+
+fn local_name(config: &Config) -> Result<NodeName, CliError> {
+    let name = match &config.node.name {
+        Some(n) => n.clone(),
+        None => nix::unistd::gethostname()
+            .ok()
+            .and_then(|h| h.into_string().ok())
+            .and_then(|h| h.split('.').next().map(str::to_owned))
+            .unwrap_or_default(),
+    };
+    NodeName::new(&name).map_err(|e| {
+        CliError::usage(format!("node.name: {e}")).with_hint("set node.name in the configuration")
+    })
+}
+
+fn journal(
+    global: &Global,
+    config: &Config,
+    access: Access,
+) -> Result<(Arc<dyn Journal>, Option<PathBuf>), CliError> {
+    let named = global.journal.clone().or_else(|| config.journal.path.clone());
+    let path = match &named {
+        Some(p) => p.clone(),
+        None => default_journal()?,
+    };
+    if access == Access::Plan && !path.exists() {
+        return Ok((Arc::new(MemoryJournal::new()), None));
+    }
+    if named.is_none() && matches!(access, Access::Change | Access::Record) {
+        make_private_dir(&path)?;
+    }
+    if access == Access::Look && !path.exists() {
+        return Err(CliError::failed(format!("there is no journal at {}", path.display()))
+            .with_hint("the first `slurmedic run` makes it; name another with --journal"));
+    }
+    let mode = if matches!(access, Access::Change | Access::Record) {
+        OpenMode::ReadWrite
+    } else {
+        OpenMode::ReadOnly
+    };
+    let journal = SqliteJournal::open(&path, mode)?;
+    Ok((Arc::new(journal), Some(path)))
+}
+
+/// The journal's place where none is named: the machine's for root, the person's otherwise.
+fn default_journal() -> Result<PathBuf, CliError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/slurmedic/journal.db"));
+    }
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state")))
+        .filter(|p| p.is_absolute())
+        .ok_or_else(|| {
+            CliError::usage("there is no home directory for the journal: name a file with --journal")
+        })?;
+    Ok(state.join("slurmedic/journal.db"))
+}
+
+fn make_private_dir(journal: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let Some(dir) = journal.parent() else { return Ok(()) };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| {
+        CliError::caused(format!("the journal's directory {} could not be made", dir.display()), e)
+    })
+}
+
+/// Finds a run by its id or the beginning of it.
+pub(crate) async fn run_id(site: &Site, text: &str) -> Result<RunId, CliError> {
+    let runs = site.engine.ports.journal.runs(None, false, 10_000).await?;
+    let hits: Vec<&RunId> = runs.iter().map(|r| &r.run).filter(|r| r.as_str().starts_with(text)).collect();
+    let shown: String = crate::printer::tame(&text.chars().take(40).collect::<String>());
+    match hits.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => {
+            Err(CliError::usage(format!("there is no run {shown}")).with_hint("`slurmedic runs` lists them"))
+        }
+        many => match many.iter().find(|r| r.as_str() == text) {
+            Some(exact) => Ok((**exact).clone()),
+            None => {
+                Err(CliError::usage(format!("{} runs begin with {shown}: give more of the id", many.len())))
+            }
+        },
+    }
+}
+
+/// Says on stderr that nothing real is touched.
+pub(crate) fn announce_simulation(printer: &mut Printer) {
+    printer.say(format!(
+        "{} this is the embedded simulated cluster; nothing real is touched",
+        paint(Tone::Warn, "note:")
+    ));
+}

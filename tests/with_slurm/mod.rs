@@ -1,0 +1,11 @@
+//! Suites that need a real Slurm.
+
+mod contract;
+mod crash;
+mod hostile_input;
+mod main_job;
+mod people;
+mod sick_controller;
+mod smoke;
+mod variants;
+mod wrappers;
