@@ -1,6 +1,7 @@
-//! A real Slurm for the tests: one lab per test binary, whose nodes are lent to tests.
+//! A real Slurm for the tests: one lab whose nodes are lent to tests, and a few that are lent as a whole to tests
+//! that stop slurmctld.
 //!
-//! The lab lives as long as somebody holds the standard input of `slurm-lab hold`, so a test binary
+//! A lab lives as long as somebody holds the standard input of `slurm-lab hold`, so a test binary
 //! that ends, panics or is killed takes its lab with it.
 
 use super::cmd::{Done, run};
@@ -9,13 +10,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{
-    Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Nodes of the shared lab.
 const NODES: usize = 6;
+/// Nodes of each lab that is lent as a whole.
+const WHOLE_NODES: usize = 2;
+/// Labs that are lent as a whole, at most.
+const WHOLE_LABS: usize = 2;
 /// Longer than any client waits for a slurmctld that does not answer.
 const LIMIT: Duration = Duration::from_secs(40);
 /// How long a node may need to be plain idle again.
@@ -252,42 +255,61 @@ fn pool() -> &'static Pool {
     // a lab that did not start is not tried again by each test
     static POOL: OnceLock<Result<Pool, String>> = OnceLock::new();
     let pool = POOL.get_or_init(|| {
-        Ok(Pool {
-            lab: Lab::try_up(NODES)?,
-            free: Mutex::new((1..=NODES).map(|i| format!("gpu{i:03}")).collect()),
-            freed: Condvar::new(),
-        })
+        Ok(Pool { lab: Lab::try_up(NODES)?, free: Mutex::new(names(NODES).into()), freed: Condvar::new() })
     });
     pool.as_ref().unwrap_or_else(|why| panic!("{why}"))
 }
 
-static GATE: RwLock<()> = RwLock::new(());
-
-enum Gate {
-    Shared { _guard: RwLockReadGuard<'static, ()> },
-    Alone { _guard: RwLockWriteGuard<'static, ()> },
+fn names(count: usize) -> Vec<String> {
+    (1..=count).map(|i| format!("gpu{i:03}")).collect()
 }
 
-/// A part of the shared lab, lent to one test: its nodes are its own until this is dropped.
+/// Labs that are lent as a whole, to tests that stop slurmctld.
+struct Whole {
+    free: Mutex<Idle>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Idle {
+    labs: Vec<Lab>,
+    started: usize,
+}
+
+static WHOLE: Whole =
+    Whole { free: Mutex::new(Idle { labs: Vec::new(), started: 0 }), freed: Condvar::new() };
+
+impl Whole {
+    fn take(&self) -> Lab {
+        let mut idle = lock(&self.free);
+        loop {
+            if let Some(lab) = idle.labs.pop() {
+                return lab;
+            }
+            if idle.started < WHOLE_LABS {
+                idle.started += 1;
+                drop(idle);
+                return Lab::up(WHOLE_NODES);
+            }
+            idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, lab: Lab) {
+        lock(&self.free).labs.push(lab);
+        self.freed.notify_one();
+    }
+}
+
+/// A part of the shared lab, or a lab as a whole, lent to one test: its nodes are its own until this is dropped.
 pub(crate) struct Lent {
     nodes: Vec<String>,
-    gate: Gate,
+    whole: Option<Lab>,
 }
 
 impl Lent {
     /// Borrows nodes that are plain idle; other tests use the others at the same time.
     pub(crate) fn nodes(count: usize) -> Self {
-        let gate = Gate::Shared { _guard: GATE.read().unwrap_or_else(PoisonError::into_inner) };
-        Self::take(count, gate)
-    }
-
-    /// Borrows nodes of a lab that nobody else uses meanwhile: for tests that stop slurmctld.
-    pub(crate) fn alone(count: usize) -> Self {
-        let gate = Gate::Alone { _guard: GATE.write().unwrap_or_else(PoisonError::into_inner) };
-        Self::take(count, gate)
-    }
-
-    fn take(count: usize, gate: Gate) -> Self {
         let pool = pool();
         let mut free = lock(&pool.free);
         while free.len() < count {
@@ -295,11 +317,23 @@ impl Lent {
         }
         let nodes: Vec<_> = free.drain(..count).collect();
         drop(free);
-        let lent = Self { nodes, gate };
-        for node in &lent.nodes {
-            pool.lab.await_state(node, &["IDLE"]);
+        Self { nodes, whole: None }.ready()
+    }
+
+    /// Borrows nodes of a lab that nobody else uses meanwhile: for tests that stop slurmctld.
+    pub(crate) fn alone(count: usize) -> Self {
+        assert!(count <= WHOLE_NODES, "a whole lab has {WHOLE_NODES} nodes");
+        let mut nodes = names(WHOLE_NODES);
+        nodes.truncate(count);
+        Self { nodes, whole: Some(WHOLE.take()) }.ready()
+    }
+
+    fn ready(self) -> Self {
+        for node in &self.nodes {
+            self.clear_stale_maintenance(node);
+            self.await_state(node, &["IDLE"]);
         }
-        lent
+        self
     }
 
     /// The name of the node number `i` of those borrowed, from 0.
@@ -311,7 +345,7 @@ impl Lent {
 impl std::ops::Deref for Lent {
     type Target = Lab;
     fn deref(&self) -> &Lab {
-        &pool().lab
+        self.whole.as_ref().unwrap_or_else(|| &pool().lab)
     }
 }
 
@@ -319,17 +353,23 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let lab: &Lab = self;
         // a failure here is a failure of the next borrower, who waits for plain idle nodes
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match self.gate {
-            Gate::Shared { .. } => {
-                for node in &self.nodes {
-                    lab.lab(&["signal", node, "CONT"]);
-                    lab.lab(&["start", node]);
-                }
-                lab.forget(&self.nodes);
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if self.whole.is_some() {
+                lab.restore(&self.nodes);
+                return;
             }
-            Gate::Alone { .. } => lab.restore(&self.nodes),
+            for node in &self.nodes {
+                lab.lab(&["signal", node, "CONT"]);
+                lab.lab(&["start", node]);
+            }
+            lab.forget(&self.nodes);
         }));
-        lock(&pool().free).extend(self.nodes.drain(..));
-        pool().freed.notify_all();
+        match self.whole.take() {
+            Some(lab) => WHOLE.give_back(lab),
+            None => {
+                lock(&pool().free).extend(self.nodes.drain(..));
+                pool().freed.notify_all();
+            }
+        }
     }
 }

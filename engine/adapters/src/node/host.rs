@@ -117,7 +117,8 @@ pub fn job_cgroups(cgroup_root: &Path) -> Known<BTreeSet<String>> {
             }
             let file_name = entry.file_name();
             let Some(text) = file_name.to_str() else { continue };
-            let in_slurm = dir.to_string_lossy().contains("slurm");
+            // Below the root only: the root itself may lie in a directory of any name.
+            let in_slurm = dir.strip_prefix(cgroup_root).is_ok_and(|below| below.to_string_lossy().contains("slurm"));
             if let Some(job) = text.strip_prefix("job_").filter(|_| in_slurm) {
                 jobs.insert(job.to_owned());
                 continue;
@@ -163,7 +164,8 @@ mod tests {
 
     #[test]
     fn jobs_are_seen_in_both_cgroup_versions() {
-        let root = tempfile::tempdir().unwrap();
+        // The name of the root says nothing about what lies below it.
+        let root = tempfile::Builder::new().prefix("slurmd").tempdir().unwrap();
         assert_eq!(job_cgroups(&root.path().join("nothing")), Known::Known(BTreeSet::new()));
         let make = |p: &str| fs::create_dir_all(root.path().join(p)).unwrap();
         make("system.slice/gpu001_slurmstepd.scope/job_4711/step_0/user");
