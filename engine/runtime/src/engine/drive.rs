@@ -146,6 +146,7 @@ impl Engine {
         if !self.record_if_unchanged(state, intent).await? {
             return Ok(());
         }
+        self.recent.forget(&state.plan.target.node);
         let outcome = {
             let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
             match performer(state, effect) {
@@ -153,6 +154,7 @@ impl Engine {
                 None => Outcome::permanent("this release does not know the action"),
             }
         };
+        self.recent.forget(&state.plan.target.node);
         self.record(state, EventKind::Finished { effect, attempt, outcome }).await
     }
 

@@ -10,7 +10,7 @@ use engine_core::ownership::{Change, NodeMark};
 use engine_core::plan::{ConditionReport, judge};
 use engine_core::run::{Effect, GuardReport, RunState};
 
-/// Age of a read of the node up to which a write may follow at once.
+/// Age of a read of the node up to which a decision or a write may follow at once.
 const FRESH: jiff::SignedDuration = jiff::SignedDuration::from_millis(200);
 /// Age up to which a write may follow if a fresher read is not to be had.
 const USABLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
@@ -86,7 +86,10 @@ impl Engine {
         } else {
             None
         };
-        let mut situation = self.look_patiently(&plan.target.node).await;
+        let mut situation = match self.recent.reuse(&plan.target.node, self.ports.clock.now(), FRESH) {
+            Some(look) => look,
+            None => self.look_patiently(&plan.target.node).await,
+        };
         if let Some(gpus) = gpus {
             situation.gpus = gpus;
         }

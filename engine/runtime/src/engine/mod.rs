@@ -10,7 +10,7 @@ pub use drive::Rest;
 pub use guard::Look;
 pub use propose::{Alert, Proposal, ProposeError, ProposeRequest, TimeIds};
 
-use crate::gather::{Eyes, Situation};
+use crate::gather::{Eyes, RecentLooks, Situation};
 use crate::journal::{Journal, JournalError};
 use crate::ports::{Clock, GpuTelemetry, Ids, NodeActuator, Scheduler};
 use engine_core::known::{Cause, Known};
@@ -131,6 +131,7 @@ pub struct Engine {
     pub config: EngineConfig,
     render: Arc<dyn Render + Send + Sync>,
     observers: Vec<Arc<dyn Observer>>,
+    recent: Arc<RecentLooks>,
 }
 
 impl Debug for Engine {
@@ -142,7 +143,7 @@ impl Debug for Engine {
 impl Engine {
     /// Builds an engine.
     pub fn new(ports: Ports, config: EngineConfig, render: Arc<dyn Render + Send + Sync>) -> Self {
-        Self { ports, config, render, observers: Vec::new() }
+        Self { ports, config, render, observers: Vec::new(), recent: Arc::default() }
     }
 
     /// Adds somebody who hears of every event.
@@ -231,8 +232,12 @@ impl Engine {
         let clock = &self.ports.clock;
         let deadline = clock.now() + self.config.read_patience;
         loop {
+            let began = self.recent.begin(node);
             let situation = self.eyes().look_at_slurm(node, version.clone()).await;
             let readable = situation.slurm_is_readable().is_ok() && situation.mark().is_known();
+            if readable {
+                self.recent.keep(node, began, &situation);
+            }
             if readable || clock.now() >= deadline {
                 return situation;
             }

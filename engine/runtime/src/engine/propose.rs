@@ -77,6 +77,7 @@ impl Engine {
     pub async fn plan(&self, request: ProposeRequest<'_>) -> Result<Proposal, ProposeError> {
         let wants_gpus = request.playbook.target == TargetKind::Gpu;
         let eyes = self.eyes();
+        let began = self.recent.begin(&request.node);
         let version = async {
             match self.ports.scheduler.controller().await {
                 Ok(c) => c.value.version,
@@ -93,6 +94,9 @@ impl Engine {
         };
         let (version, mut situation) = tokio::join!(version, look);
         situation.slurm_version = version;
+        if situation.slurm_is_readable().is_ok() && situation.mark().is_known() {
+            self.recent.keep(&request.node, began, &situation);
+        }
         if let Err(why) = &situation.node {
             return Err(ProposeError::Node { node: request.node, why: why.clone() });
         }

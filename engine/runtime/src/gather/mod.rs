@@ -1,5 +1,9 @@
 //! Gathering: one look at a node through every port, turned into facts.
 
+mod recent;
+
+pub(crate) use recent::RecentLooks;
+
 use crate::ports::{
     Clock, GpuTelemetry, NodeActuator, Observed, Read, Scheduler, Verb, WorkOrder, WorkResult,
 };
@@ -37,6 +41,19 @@ impl Situation {
         self.jobs.as_ref().map_err(Clone::clone)?;
         self.reservations.as_ref().map_err(Clone::clone)?;
         Ok(())
+    }
+
+    /// Copies what was read of the node's state, jobs and reservations, and nothing else.
+    fn slurm_side(&self) -> Self {
+        let unseen = Unknown::new(Cause::NotObserved, "not part of this look");
+        Self {
+            node: self.node.clone(),
+            jobs: self.jobs.clone(),
+            reservations: self.reservations.clone(),
+            slurm_version: Known::Unknown(unseen.clone()),
+            gpus: Err(unseen),
+            at: self.at,
+        }
     }
 
     /// Returns the jobs, or why they are not known.
