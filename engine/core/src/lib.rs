@@ -11,6 +11,7 @@ pub mod diag;
 pub mod digest;
 pub mod fact;
 pub mod hostlist;
+pub mod incident;
 pub mod known;
 pub mod model;
 pub mod observe;
