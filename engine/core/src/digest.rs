@@ -12,12 +12,30 @@ pub struct Digest(String);
 impl Digest {
     /// Digests bytes.
     pub fn of(bytes: &[u8]) -> Self {
+        Self::from_bytes(Sha256::digest(bytes).into())
+    }
+
+    /// Takes the 32 bytes of a digest that was made elsewhere.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'a' + n - 10 });
         let mut out = String::with_capacity(64);
-        for b in Sha256::digest(bytes) {
-            use fmt::Write as _;
-            let _ = write!(out, "{b:02x}");
+        for b in bytes {
+            out.push(digit(b >> 4));
+            out.push(digit(b & 15));
         }
         Self(out)
+    }
+
+    /// Returns the 32 bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        let value = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b.wrapping_sub(b'a').wrapping_add(10) };
+        let mut out = [0; 32];
+        for (byte, pair) in out.iter_mut().zip(self.0.as_bytes().chunks_exact(2)) {
+            if let [high, low] = pair {
+                *byte = value(*high) << 4 | value(*low);
+            }
+        }
+        out
     }
 
     /// Digests a value by its JSON form. Field order is the declaration order of the types, maps are sorted.

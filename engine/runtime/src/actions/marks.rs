@@ -30,7 +30,8 @@ impl Performer for Lock {
                     serde_json::json!({ "end": end, "token": token, "name": reservation_name(node) }),
                 )
             }
-            Ok(Lease::HeldBy(other)) => ready.refuse(format!("run {other} has the node")),
+            Ok(Lease::HeldBy { key, run }) => ready.refuse(format!("run {run} has the lock on {key}")),
+            Ok(Lease::NotAdmitted(why)) => ready.refuse(why),
             Err(e) => {
                 let mut no = ready.refuse(format!("the journal's lock could not be taken: {e}"));
                 no.transient = true;
@@ -79,7 +80,10 @@ impl Performer for Lock {
         let now = ctx.engine.ports.clock.now();
         match ctx.engine.ports.journal.take_lease(&lock.node, &ctx.state.run, now).await {
             Ok(Lease::Taken { .. }) => {}
-            Ok(Lease::HeldBy(other)) => return Performed::unclear(format!("run {other} has the node")),
+            Ok(Lease::HeldBy { key, run }) => {
+                return Performed::unclear(format!("run {run} has the lock on {key}"));
+            }
+            Ok(Lease::NotAdmitted(why)) => return Performed::unclear(why),
             Err(e) => return Performed::unclear(format!("the journal's lock could not be taken: {e}")),
         }
         match find_lock_patiently(ctx, &lock).await {

@@ -3,9 +3,12 @@
 //! A handle is one engine process: clones of it are the same process, [`MemoryJournal::reopen`] starts another on
 //! the same store. A process can be made to die at any write.
 
-use super::stored::{Phase, Prepared, StoredEvent, Summary, prepare, store};
+use super::chain::Owner;
+use super::lock::{self, Admit, HeldLease, Lease, LockKey};
+use super::stored::{Phase, Prepared, StoredEvent, Summary, place_records, prepare, store};
+use super::stream::{self, NewRecord, Record, StreamName};
 use super::verify::{ChainReport, ChainWalk, PlaybookCheck, RunCheck};
-use super::{Journal, JournalError, Lease, MAX_BLOB, RunSummary, chain};
+use super::{Journal, JournalError, MAX_BLOB, RunSummary, chain};
 use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
@@ -26,9 +29,11 @@ pub enum CrashPoint {
 
 #[derive(Debug, Default)]
 struct Store {
-    events: Vec<StoredEvent>,
+    /// Events and records, in the one order of the chain.
+    chain: Vec<StoredEvent>,
     runs: BTreeMap<RunId, Kept>,
-    leases: BTreeMap<NodeName, (RunId, u64)>,
+    streams: BTreeMap<StreamName, Vec<Record>>,
+    leases: BTreeMap<LockKey, HeldLease>,
     token: u64,
     claims: BTreeMap<RunId, Weak<Process>>,
     playbooks: BTreeMap<(String, String), Digest>,
@@ -62,7 +67,7 @@ pub struct MemoryJournal {
 }
 
 /// Takes a lock; what a panicking test left is still whole, because changes are made only once nothing can fail.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -77,29 +82,56 @@ impl MemoryJournal {
         Self { store: Arc::clone(&self.store), process: Arc::default() }
     }
 
-    /// Has this process die in its `n`-th append from now, 1 for the next one: that call and every later one fail.
+    /// Has this process die in its `n`-th append from now, to a run or to a stream, 1 for the next one: that call and every later one fail.
     pub fn crash_after(&self, n: u64, point: CrashPoint) {
-        let mut fate = lock(&self.process.fate);
+        let mut fate = hold(&self.process.fate);
         fate.crash = Some((fate.appends + n.max(1), point));
     }
 
     /// Kills this process: every later call through this handle and its clones fails, and its claims are free.
     pub fn kill(&self) {
-        lock(&self.process.fate).dead = true;
+        hold(&self.process.fate).dead = true;
     }
 
     /// Says whether this process was killed.
     pub fn is_dead(&self) -> bool {
-        lock(&self.process.fate).dead
+        hold(&self.process.fate).dead
     }
 
-    /// Counts the appends this process has asked for.
+    /// Counts the appends this process has asked for, to runs and to streams.
     pub fn appends(&self) -> u64 {
-        lock(&self.process.fate).appends
+        hold(&self.process.fate).appends
+    }
+
+    /// Appends, unless this process dies in it.
+    fn append_or_die<T>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        // The store first, as everywhere: whoever asks whether another process lives has it already.
+        let mut store = hold(&self.store);
+        let mut fate = hold(&self.process.fate);
+        if fate.dead {
+            return Err(died());
+        }
+        fate.appends += 1;
+        let crash = fate.crash.filter(|(n, _)| *n == fate.appends).map(|(_, point)| point);
+        match crash {
+            Some(CrashPoint::Before) => {
+                fate.dead = true;
+                Err(died())
+            }
+            Some(CrashPoint::After) => {
+                fate.dead = true;
+                work(&mut store)?;
+                Err(died())
+            }
+            None => work(&mut store),
+        }
     }
 
     fn alive(&self) -> Result<MutexGuard<'_, Store>, JournalError> {
-        if self.is_dead() { Err(died()) } else { Ok(lock(&self.store)) }
+        if self.is_dead() { Err(died()) } else { Ok(hold(&self.store)) }
     }
 }
 
@@ -108,7 +140,7 @@ fn died() -> JournalError {
 }
 
 fn lives(claim: &Weak<Process>) -> bool {
-    claim.upgrade().is_some_and(|p| !lock(&p.fate).dead)
+    claim.upgrade().is_some_and(|p| !hold(&p.fate).dead)
 }
 
 impl Store {
@@ -117,8 +149,13 @@ impl Store {
         Ok(Phase::of(kept.state.status))
     }
 
+    fn head(&self) -> (u64, Digest) {
+        self.chain.last().map_or_else(|| (0, chain::genesis()), |e| (e.pos, e.hash.clone()))
+    }
+
     fn append(
         &mut self,
+        process: &Arc<Process>,
         run: &RunId,
         after: u64,
         at: Timestamp,
@@ -132,13 +169,18 @@ impl Store {
             }
             return Err(JournalError::Conflict { run: run.clone(), expected: after, found });
         }
-        let head = self.events.last().map_or_else(|| (0, chain::genesis()), |e| (e.pos, e.hash.clone()));
-        let Prepared { events, stored, state } = prepare(run, state, head, at, kinds)?;
+        let begins = kinds.iter().any(|k| matches!(k, EventKind::Intent { .. }));
+        let other = self.claims.get(run).is_some_and(|c| !std::ptr::eq(c.as_ptr(), Arc::as_ptr(process)));
+        if begins && other {
+            return Err(JournalError::TakenOver(run.clone()));
+        }
+        let Prepared { events, stored, state } = prepare(run, state, self.head(), at, kinds)?;
         if state.status.is_terminal() {
             self.claims.remove(run);
+            self.leases.retain(|_, lease| lease.run != *run);
         }
-        let places = self.events.len()..self.events.len() + stored.len();
-        self.events.extend(stored);
+        let places = self.chain.len()..self.chain.len() + stored.len();
+        self.chain.extend(stored);
         match self.runs.get_mut(run) {
             Some(kept) => {
                 kept.state = state;
@@ -153,6 +195,45 @@ impl Store {
         Ok(events)
     }
 
+    fn append_records(
+        &mut self,
+        stream: &StreamName,
+        after: Option<u64>,
+        at: Timestamp,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Record>, JournalError> {
+        let found = self.streams.get(stream).map_or(0, |r| r.len() as u64);
+        if let Some(expected) = after.filter(|n| *n != found) {
+            return Err(JournalError::StreamConflict { stream: stream.clone(), expected, found });
+        }
+        let text = at.to_string();
+        let places = place_records(stream, found, self.head(), &text, &records);
+        let mut written = Vec::with_capacity(records.len());
+        for (place, record) in places.into_iter().zip(records) {
+            let (kind, body) = record.into_parts();
+            self.chain.push(StoredEvent {
+                owner: Owner::Stream,
+                pos: place.pos,
+                name: stream.to_string(),
+                seq: place.seq,
+                at: text.clone(),
+                kind: kind.clone().into(),
+                body: body.clone(),
+                prev: place.prev,
+                hash: place.hash,
+            });
+            written.push(Record { stream: stream.clone(), seq: place.seq, at, kind, body });
+        }
+        self.streams.entry(stream.clone()).or_default().extend(written.iter().cloned());
+        Ok(written)
+    }
+
+    /// Lists the locks of runs that are not over.
+    fn held(&self) -> Vec<HeldLease> {
+        let over = |run: &RunId| self.runs.get(run).is_some_and(|k| k.state.status.is_terminal());
+        self.leases.values().filter(|l| !over(&l.run)).cloned().collect()
+    }
+
     /// Lists runs by age, oldest first.
     fn by_age(&self) -> Vec<(&RunId, &Kept)> {
         let mut runs: Vec<_> = self.runs.iter().collect();
@@ -164,11 +245,10 @@ impl Store {
         let mut walk = ChainWalk::new();
         let mut runs = 0;
         let mut check = || {
-            for e in &self.events {
+            for e in &self.chain {
                 walk.step(&e.raw())?;
             }
-            let last = self.events.last();
-            let head = last.map_or_else(|| (0, chain::genesis()), |e| (e.pos, e.hash.clone()));
+            let head = self.head();
             walk.end(Some((head.0, head.1.as_str().as_bytes())))?;
             let mut playbooks = PlaybookCheck::default();
             for ((id, version), digest) in &self.playbooks {
@@ -177,7 +257,7 @@ impl Store {
             for (run, kept) in &self.runs {
                 let mut fold = RunCheck::default();
                 for place in &kept.places {
-                    if let Some(e) = self.events.get(*place) {
+                    if let Some(e) = self.chain.get(*place) {
                         fold.step(&e.raw(), &mut playbooks)?;
                     }
                 }
@@ -188,7 +268,7 @@ impl Store {
         };
         let broken = check().err();
         let blobs = self.blobs.len() as u64;
-        ChainReport { events: walk.events(), runs, blobs, head: walk.head().clone(), broken }
+        walk.report(runs, blobs, broken)
     }
 }
 
@@ -204,24 +284,7 @@ impl Journal for MemoryJournal {
         if kinds.is_empty() {
             return Ok(Vec::new());
         }
-        let mut fate = lock(&self.process.fate);
-        if fate.dead {
-            return Err(died());
-        }
-        fate.appends += 1;
-        let crash = fate.crash.filter(|(n, _)| *n == fate.appends).map(|(_, point)| point);
-        match crash {
-            Some(CrashPoint::Before) => {
-                fate.dead = true;
-                Err(died())
-            }
-            Some(CrashPoint::After) => {
-                fate.dead = true;
-                lock(&self.store).append(run, after, at, kinds)?;
-                Err(died())
-            }
-            None => lock(&self.store).append(run, after, at, kinds),
-        }
+        self.append_or_die(|store| store.append(&self.process, run, after, at, kinds))
     }
 
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
@@ -243,28 +306,71 @@ impl Journal for MemoryJournal {
         Ok(wanted.take(limit).map(|s| s.line).collect())
     }
 
-    async fn take_lease(&self, node: &NodeName, run: &RunId, _at: Timestamp) -> Result<Lease, JournalError> {
+    async fn append_records(
+        &self,
+        stream: &StreamName,
+        after: Option<u64>,
+        at: Timestamp,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Record>, JournalError> {
+        stream::bounded(&records)?;
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.append_or_die(|store| store.append_records(stream, after, at, records))
+    }
+
+    async fn load_records(
+        &self,
+        stream: &StreamName,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
+        let store = self.alive()?;
+        let records = store.streams.get(stream).into_iter().flatten();
+        Ok(records.skip_while(|r| r.seq <= after).take(limit).cloned().collect())
+    }
+
+    async fn stream_length(&self, stream: &StreamName) -> Result<u64, JournalError> {
+        Ok(self.alive()?.streams.get(stream).map_or(0, |r| r.len() as u64))
+    }
+
+    async fn take_leases(
+        &self,
+        keys: &[LockKey],
+        run: &RunId,
+        at: Timestamp,
+        admit: Option<Admit>,
+    ) -> Result<Lease, JournalError> {
+        let keys = lock::in_order(keys)?;
         let mut store = self.alive()?;
         if store.phase(run)? == Phase::Over {
             return Err(JournalError::RunOver(run.clone()));
         }
-        if let Some((holder, _)) = store.leases.get(node).filter(|(holder, _)| holder != run)
-            && store.phase(holder)? != Phase::Over
-        {
-            return Ok(Lease::HeldBy(holder.clone()));
+        if let Some(refused) = lock::judge(&keys, run, &store.held(), admit.as_ref()) {
+            return Ok(refused);
         }
         store.token += 1;
         let token = store.token;
-        store.leases.insert(node.clone(), (run.clone(), token));
+        for key in keys {
+            let lease = HeldLease { key: key.clone(), run: run.clone(), token, taken_at: at };
+            store.leases.insert(key, lease);
+        }
         Ok(Lease::Taken { token })
     }
 
-    async fn drop_lease(&self, node: &NodeName, run: &RunId) -> Result<(), JournalError> {
-        let mut store = self.alive()?;
-        if store.leases.get(node).is_some_and(|(holder, _)| holder == run) {
-            store.leases.remove(node);
-        }
+    async fn drop_leases(&self, keys: &[LockKey], run: &RunId) -> Result<(), JournalError> {
+        self.alive()?.leases.retain(|key, lease| lease.run != *run || !keys.contains(key));
         Ok(())
+    }
+
+    async fn drop_all_leases(&self, run: &RunId) -> Result<(), JournalError> {
+        self.alive()?.leases.retain(|_, lease| lease.run != *run);
+        Ok(())
+    }
+
+    async fn leases(&self) -> Result<Vec<HeldLease>, JournalError> {
+        Ok(self.alive()?.held())
     }
 
     async fn pin_playbook(&self, playbook: &PlaybookRef, _at: Timestamp) -> Result<(), JournalError> {

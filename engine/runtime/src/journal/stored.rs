@@ -1,12 +1,14 @@
-//! The stored form of events and run summaries, shared by every store.
+//! The stored form of events, records and run summaries, shared by every store.
 
-use super::chain::{RawEvent, link};
+use super::chain::{Owner, RawEvent, link};
+use super::stream::{NewRecord, StreamName};
 use super::{JournalError, MAX_EVENT, RunSummary};
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
 use engine_core::run::{Event, EventKind, IllegalEvent, RunState, Status};
 use jiff::Timestamp;
+use std::borrow::Cow;
 
 /// How far a run is, for the index of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,14 +127,16 @@ impl RawSummary {
     }
 }
 
-/// An event in the form in which it is stored, with its place in the chain.
+/// An event or a record in the form in which it is stored, with its place in the chain.
 #[derive(Debug, Clone)]
 pub(super) struct StoredEvent {
+    pub(super) owner: Owner,
     pub(super) pos: u64,
-    pub(super) run: String,
+    /// Name of the run or of the stream.
+    pub(super) name: String,
     pub(super) seq: u64,
     pub(super) at: String,
-    pub(super) kind: &'static str,
+    pub(super) kind: Cow<'static, str>,
     pub(super) body: String,
     pub(super) prev: Digest,
     pub(super) hash: Digest,
@@ -141,8 +145,9 @@ pub(super) struct StoredEvent {
 impl StoredEvent {
     pub(super) fn raw(&self) -> RawEvent<'_> {
         RawEvent {
+            owner: self.owner,
             pos: self.pos,
-            run: self.run.as_bytes(),
+            name: self.name.as_bytes(),
             seq: self.seq,
             at: self.at.as_bytes(),
             kind: self.kind.as_bytes(),
@@ -185,22 +190,62 @@ pub(super) fn prepare(
         let body = encode(&event)?;
         pos += 1;
         let mut row = StoredEvent {
+            owner: Owner::Run,
             pos,
-            run: run.to_string(),
+            name: run.to_string(),
             seq: event.seq,
             at: at.to_string(),
-            kind: event.kind.word(),
+            kind: Cow::Borrowed(event.kind.word()),
             body,
             prev: prev.clone(),
             hash: prev.clone(),
         };
-        row.hash = link(prev.as_str().as_bytes(), &row.raw());
+        row.hash = link(&prev, &row.raw());
         prev = row.hash.clone();
         events.push(event);
         stored.push(row);
     }
     let state = state.ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;
     Ok(Prepared { events, stored, state })
+}
+
+/// A record's place in its stream and in the chain.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) pos: u64,
+    pub(super) seq: u64,
+    pub(super) prev: Digest,
+    pub(super) hash: Digest,
+}
+
+/// Chains new records behind `head`; the stream has `length` records before them.
+pub(super) fn place_records(
+    stream: &StreamName,
+    length: u64,
+    head: (u64, Digest),
+    at: &str,
+    records: &[NewRecord],
+) -> Vec<Place> {
+    let (mut pos, mut prev) = head;
+    let mut places = Vec::with_capacity(records.len());
+    for (seq, record) in (length + 1..).zip(records) {
+        pos += 1;
+        let raw = RawEvent {
+            owner: Owner::Stream,
+            pos,
+            name: stream.as_str().as_bytes(),
+            seq,
+            at: at.as_bytes(),
+            kind: record.kind().as_bytes(),
+            body: record.body().as_bytes(),
+            prev: &[],
+            hash: &[],
+        };
+        let hash = link(&prev, &raw);
+        let prev = std::mem::replace(&mut prev, hash.clone());
+        places.push(Place { pos, seq, prev, hash });
+    }
+    places
 }
 
 /// Writes an event's body, and makes sure that it reads back to the very same bytes: a number that JSON cannot
@@ -241,7 +286,7 @@ pub(super) fn decode(raw: &RawEvent<'_>) -> Result<Event, String> {
         return Err(format!("it is called {} and is {}", shown(raw.kind), kind.word()));
     }
     Ok(Event {
-        run: RunId::new(&text("run", raw.run)?).map_err(|e| e.to_string())?,
+        run: RunId::new(&text("run", raw.name)?).map_err(|e| e.to_string())?,
         seq: raw.seq,
         at: text("time", raw.at)?.parse().map_err(|e| format!("its time cannot be read: {e}"))?,
         kind,

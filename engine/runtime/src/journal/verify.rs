@@ -2,8 +2,9 @@
 //!
 //! Works on stored bytes and believes nothing in them, so that a changed file gives a finding and never a panic.
 
-use super::chain::{RawEvent, genesis, link};
+use super::chain::{Owner, RawEvent, genesis, is_digest, link};
 use super::stored::{Summary, decode, shown};
+use super::stream;
 use engine_core::digest::Digest;
 use engine_core::run::{Event, EventKind, RunState};
 use serde::Serialize;
@@ -13,13 +14,17 @@ use std::fmt;
 /// What the check of a journal found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChainReport {
-    /// Events that were checked and are as they were written, before the first that is not.
+    /// Events of runs that were checked and are as they were written, before the first entry that is not.
     pub events: u64,
     /// Runs whose events fold.
     pub runs: u64,
+    /// Records of streams that were checked and are as they were written, before the first entry that is not.
+    pub records: u64,
+    /// Streams that these records are in.
+    pub streams: u64,
     /// Blobs whose bytes are what their digest says.
     pub blobs: u64,
-    /// Digest of the last event that was checked. Note it elsewhere: who can write the file can rebuild the chain.
+    /// Digest of the last entry that was checked. Note it elsewhere: who can write the file can rebuild the chain.
     pub head: Digest,
     /// The first thing that is wrong.
     pub broken: Option<ChainBreak>,
@@ -28,22 +33,24 @@ pub struct ChainReport {
 /// The first thing that is wrong with a journal, named as closely as the file allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChainBreak {
-    /// Position in the journal, from 1; `None` where it is not one event that is wrong.
+    /// Position in the journal, from 1; `None` where it is not one entry that is wrong.
     pub pos: Option<u64>,
-    /// The run, as the file has it now.
+    /// The run, as the file has it now, where it is an event of one.
     pub run: Option<String>,
-    /// Place in the run.
+    /// The stream, as the file has it now, where it is a record of one.
+    pub stream: Option<Box<str>>,
+    /// Place in the run or in the stream.
     pub seq: Option<u64>,
-    /// Word of the event.
+    /// Word of the event or the record.
     pub kind: Option<String>,
     /// What is wrong.
     pub why: String,
 }
 
 impl ChainBreak {
-    /// Names a break that is not at one event.
+    /// Names a break that is not at one entry.
     pub(super) fn of_journal(why: impl Into<String>) -> Self {
-        Self { pos: None, run: None, seq: None, kind: None, why: why.into() }
+        Self { pos: None, run: None, stream: None, seq: None, kind: None, why: why.into() }
     }
 
     /// Names a break at a position of which nothing else can be read.
@@ -51,32 +58,47 @@ impl ChainBreak {
         Self { pos: Some(pos), ..Self::of_journal(why) }
     }
 
-    /// Names a break at a stored event.
-    fn of_event(e: &RawEvent<'_>, why: impl Into<String>) -> Self {
-        Self {
-            pos: Some(e.pos),
-            run: Some(shown(e.run)),
-            seq: Some(e.seq),
-            kind: Some(shown(e.kind)),
-            why: why.into(),
+    /// Names a break at a stored entry.
+    pub(super) fn of_entry(e: &RawEvent<'_>, why: impl Into<String>) -> Self {
+        let mut b = Self::at(e.pos, why).owned(e.owner, e.name, e.seq);
+        b.kind = Some(shown(e.kind));
+        b
+    }
+
+    /// Says whose the entry is.
+    pub(super) fn owned(mut self, owner: Owner, name: &[u8], seq: u64) -> Self {
+        match owner {
+            Owner::Run => self.run = Some(shown(name)),
+            Owner::Stream => self.stream = Some(shown(name).into()),
         }
+        self.seq = Some(seq);
+        self
     }
 
     /// Names a break in what is derived of a run.
     pub(super) fn of_run(run: &str, why: impl Into<String>) -> Self {
         Self { run: Some(shown(run.as_bytes())), ..Self::of_journal(why) }
     }
+
+    /// Names a break in a stream as a whole.
+    pub(super) fn of_stream(stream: &[u8], why: impl Into<String>) -> Self {
+        Self { stream: Some(shown(stream).into()), ..Self::of_journal(why) }
+    }
 }
 
 impl fmt::Display for ChainBreak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.pos, &self.run, self.seq) {
-            (Some(pos), Some(run), Some(seq)) => {
-                write!(f, "event {pos} of the journal (number {seq} of run {run}")?;
+        match (self.pos, &self.run, &self.stream) {
+            (Some(pos), Some(run), _) => {
+                write!(f, "event {pos} of the journal ({} of run {run}", self.number())?
             }
-            (Some(pos), _, _) => write!(f, "event {pos} of the journal (of a run that cannot be read")?,
+            (Some(pos), None, Some(stream)) => {
+                write!(f, "record {pos} of the journal ({} of stream {stream}", self.number())?;
+            }
+            (Some(pos), None, None) => return write!(f, "entry {pos} of the journal: {}", self.why),
             (None, Some(run), _) => return write!(f, "run {run}: {}", self.why),
-            (None, None, _) => return f.write_str(&self.why),
+            (None, None, Some(stream)) => return write!(f, "stream {stream}: {}", self.why),
+            (None, None, None) => return f.write_str(&self.why),
         }
         match &self.kind {
             Some(kind) => write!(f, ", {kind}): {}", self.why),
@@ -85,76 +107,109 @@ impl fmt::Display for ChainBreak {
     }
 }
 
-/// Walks the chain, event by event in the order of positions.
+impl ChainBreak {
+    fn number(&self) -> String {
+        self.seq.map_or_else(|| "number unknown".to_owned(), |seq| format!("number {seq}"))
+    }
+}
+
+/// Walks the chain, entry by entry in the order of positions.
 #[derive(Debug)]
 pub(super) struct ChainWalk {
     last: u64,
     head: Digest,
-    seqs: BTreeMap<Vec<u8>, u64>,
+    events: u64,
+    runs: BTreeMap<Vec<u8>, u64>,
+    streams: BTreeMap<Vec<u8>, u64>,
 }
 
 impl ChainWalk {
     pub(super) fn new() -> Self {
-        Self { last: 0, head: genesis(), seqs: BTreeMap::new() }
+        Self { last: 0, head: genesis(), events: 0, runs: BTreeMap::new(), streams: BTreeMap::new() }
     }
 
-    /// Returns how many events were walked.
-    pub(super) fn events(&self) -> u64 {
+    /// Returns how many entries were walked.
+    pub(super) fn len(&self) -> u64 {
         self.last
-    }
-
-    /// Returns the digest of the last event walked.
-    pub(super) fn head(&self) -> &Digest {
-        &self.head
     }
 
     /// Returns how many events each run has.
     pub(super) fn runs(&self) -> &BTreeMap<Vec<u8>, u64> {
-        &self.seqs
+        &self.runs
     }
 
-    /// Checks one event against all before it.
+    /// Returns how many records each stream has.
+    pub(super) fn streams(&self) -> &BTreeMap<Vec<u8>, u64> {
+        &self.streams
+    }
+
+    /// Says what was found.
+    pub(super) fn report(self, runs: u64, blobs: u64, broken: Option<ChainBreak>) -> ChainReport {
+        ChainReport {
+            events: self.events,
+            runs,
+            records: self.last - self.events,
+            streams: self.streams.len() as u64,
+            blobs,
+            head: self.head,
+            broken,
+        }
+    }
+
+    /// Checks one entry against all before it.
     pub(super) fn step(&mut self, e: &RawEvent<'_>) -> Result<(), ChainBreak> {
         let due = self.last + 1;
         if e.pos != due {
-            let why = format!("it is gone: event {} follows event {}", e.pos, self.last);
+            let why = format!("it is gone: entry {} follows entry {}", e.pos, self.last);
             return Err(ChainBreak::at(due, why));
         }
-        if e.prev != self.head.as_str().as_bytes() {
-            let why = "it does not follow the event before it: one of the two was changed or exchanged";
-            return Err(ChainBreak::of_event(e, why));
+        if !is_digest(e.owner, e.prev, &self.head) {
+            let why = "it does not follow the entry before it: one of the two was changed or exchanged";
+            return Err(ChainBreak::of_entry(e, why));
         }
-        let hash = link(e.prev, e);
-        if e.hash != hash.as_str().as_bytes() {
-            return Err(ChainBreak::of_event(e, "it was changed after it was written"));
+        let hash = link(&self.head, e);
+        if !is_digest(e.owner, e.hash, &hash) {
+            return Err(ChainBreak::of_entry(e, "it was changed after it was written"));
         }
-        let seq = self.seqs.entry(e.run.to_vec()).or_default();
-        if e.seq != *seq + 1 {
-            let why = format!("its run has {seq} events before it, so number {} was due", *seq + 1);
-            return Err(ChainBreak::of_event(e, why));
+        let (of, counts) = match e.owner {
+            Owner::Run => ("run", &mut self.runs),
+            Owner::Stream => ("stream", &mut self.streams),
+        };
+        let count = match counts.get_mut(e.name) {
+            Some(count) => count,
+            None => counts.entry(e.name.to_vec()).or_default(),
+        };
+        if e.seq != *count + 1 {
+            let why = format!("its {of} has {count} before it, so number {} was due", *count + 1);
+            return Err(ChainBreak::of_entry(e, why));
         }
-        *seq = e.seq;
+        if e.owner == Owner::Stream {
+            // A run's events are read when it is folded.
+            stream::decode(e).map_err(|why| ChainBreak::of_entry(e, why))?;
+        }
+        *count = e.seq;
         self.last = e.pos;
+        self.events += u64::from(e.owner == Owner::Run);
         self.head = hash;
         Ok(())
     }
 
-    /// Compares the end of the walk with the record of the last event, which is written together with it.
+    /// Compares the end of the walk with the record of the last entry, which is written together with it.
     pub(super) fn end(&self, head: Option<(u64, &[u8])>) -> Result<(), ChainBreak> {
         let Some((pos, hash)) = head else {
-            return Err(ChainBreak::of_journal("the record of the last event is gone"));
+            return Err(ChainBreak::of_journal("the record of the last entry is gone"));
         };
         if pos > self.last {
             let why =
-                format!("it is gone: {pos} events were written, and the journal ends after {}", self.last);
+                format!("it is gone: {pos} entries were written, and the journal ends after {}", self.last);
             return Err(ChainBreak::at(self.last + 1, why));
         }
         if pos < self.last {
-            let why = format!("it is not on the record of the last event, which names event {pos}");
+            let why = format!("it is not on the record of the last entry, which names entry {pos}");
             return Err(ChainBreak::at(pos + 1, why));
         }
         if hash != self.head.as_str().as_bytes() {
-            let why = "the record of the last event names another digest for it";
+            let why = "the record of the last entry names another digest for it";
             return Err(ChainBreak::at(self.last, why));
         }
         Ok(())
@@ -174,13 +229,13 @@ impl RunCheck {
         raw: &RawEvent<'_>,
         playbooks: &mut PlaybookCheck,
     ) -> Result<(), ChainBreak> {
-        let event = decode(raw).map_err(|why| ChainBreak::of_event(raw, why))?;
+        let event = decode(raw).map_err(|why| ChainBreak::of_entry(raw, why))?;
         let folded = match &mut self.state {
             None => RunState::begin(&event).map(|s| self.state = Some(s)),
             Some(s) => s.apply(&event),
         };
-        folded.map_err(|e| ChainBreak::of_event(raw, format!("it may not follow: {}", e.why)))?;
-        playbooks.step(&event).map_err(|why| ChainBreak::of_event(raw, why))
+        folded.map_err(|e| ChainBreak::of_entry(raw, format!("it may not follow: {}", e.why)))?;
+        playbooks.step(&event).map_err(|why| ChainBreak::of_entry(raw, why))
     }
 
     /// Compares the summary of the run with its fold.

@@ -5,8 +5,9 @@ use crate::sample::{
 };
 use engine_core::digest::Digest;
 use engine_core::fact::FactSet;
+use engine_core::model::{NodeName, RunId};
 use engine_core::run::{Effect, End, EventKind, GuardReport, Status, fold};
-use engine_runtime::journal::{CrashPoint, Journal, JournalError, Lease, MAX_BLOB, MemoryJournal};
+use engine_runtime::journal::{CrashPoint, Journal, JournalError, Lease, LockKey, MAX_BLOB, MemoryJournal};
 
 /// A store on which engine processes can be started; dropping one is its death.
 trait Bed {
@@ -151,6 +152,10 @@ async fn a_number_that_json_cannot_carry_is_refused(bed: &dyn Bed) {
     assert!(fold(&j.load(&r).await.unwrap()).is_ok());
 }
 
+fn held_by(node: &NodeName, run: &RunId) -> Lease {
+    Lease::HeldBy { key: LockKey::Node(node.clone()), run: run.clone() }
+}
+
 async fn a_node_has_one_lock(bed: &dyn Bed) {
     let (j, n) = (bed.process(), node("gpu001"));
     let (a, b) = (run("ra"), run("rb"));
@@ -160,18 +165,14 @@ async fn a_node_has_one_lock(bed: &dyn Bed) {
     }
     let token = |l: Lease| match l {
         Lease::Taken { token } => token,
-        Lease::HeldBy(other) => panic!("held by {other}"),
+        other => panic!("{other:?}"),
     };
     let first = token(j.take_lease(&n, &a, at(1)).await.unwrap());
-    assert_eq!(bed.process().take_lease(&n, &b, at(2)).await.unwrap(), Lease::HeldBy(a.clone()));
+    assert_eq!(bed.process().take_lease(&n, &b, at(2)).await.unwrap(), held_by(&n, &a));
     let again = token(bed.process().take_lease(&n, &a, at(3)).await.unwrap());
     let elsewhere = token(j.take_lease(&node("gpu002"), &b, at(3)).await.unwrap());
     j.drop_lease(&n, &b).await.unwrap();
-    assert_eq!(
-        j.take_lease(&n, &b, at(4)).await.unwrap(),
-        Lease::HeldBy(a.clone()),
-        "only its run gives it back"
-    );
+    assert_eq!(j.take_lease(&n, &b, at(4)).await.unwrap(), held_by(&n, &a), "only its run gives it back");
     j.drop_lease(&n, &a).await.unwrap();
     j.drop_lease(&n, &a).await.unwrap();
     let later = token(j.take_lease(&n, &b, at(5)).await.unwrap());

@@ -141,7 +141,7 @@ async fn removed_exchanged_and_added_events_are_found() {
         },
         Case { what: "head set back", sql: "UPDATE head SET pos = 18", pos: Some(19), says: "not on the record" },
         Case { what: "head forged", sql: "UPDATE head SET hash = 'x'", pos: Some(19), says: "another digest" },
-        Case { what: "head gone", sql: "DELETE FROM head", pos: None, says: "record of the last event is gone" },
+        Case { what: "head gone", sql: "DELETE FROM head", pos: None, says: "record of the last entry is gone" },
         Case {
             what: "end made up in the list",
             sql: "UPDATE runs SET status = '{\"ended\":\"succeeded\"}', phase = 2 WHERE run = 'rb'",
@@ -163,7 +163,7 @@ async fn removed_exchanged_and_added_events_are_found() {
             says: "with digest",
         },
         Case { what: "bytes changed", sql: "UPDATE blobs SET bytes = x'00'", pos: None, says: "not what was stored" },
-        Case { what: "token set back", sql: "INSERT INTO leases VALUES ('n', 'rb', 7, '')", pos: None, says: "newer token" },
+        Case { what: "token set back", sql: "INSERT INTO locks VALUES ('node:n', 'rb', 7, '')", pos: None, says: "newer token" },
         Case { what: "type lost", sql: "PRAGMA writable_schema = 1", pos: None, says: "" },
     ];
     for case in cases {

@@ -5,31 +5,40 @@
 //! whose clock is paused must use the journal in memory.
 
 mod check;
+mod desk;
 mod engines;
+mod locks;
 mod place;
 mod read;
 mod schema;
 mod writer;
 
 use super::stored::store;
-use super::{ChainReport, Journal, JournalError, Lease, MAX_BLOB, RunSummary};
+use super::lock::{Admit, HeldLease, Lease, LockKey, in_order};
+use super::stream::{NewRecord, Record, StreamName, bounded};
+use super::{ChainReport, Journal, JournalError, MAX_BLOB, RunSummary};
 use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
 use engine_core::run::{Event, EventKind};
+use desk::Desk;
 use jiff::Timestamp;
 use place::Place;
 use read::Readers;
+use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use writer::{Desk, Writer};
+use writer::Writer;
 
 /// Time limit of a read.
 const READ: Duration = Duration::from_secs(15);
 /// Time limit of the check of the whole journal: some ten million events.
 const VERIFY: Duration = Duration::from_secs(900);
+/// About how many bytes an event takes, and a row beside its content: for the size of a commit.
+const EVENT: usize = 4096;
+const ROW: usize = 256;
 
 /// What a journal is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +98,13 @@ impl SqliteJournal {
         &self.engine
     }
 
-    async fn write<T, F>(&self, work: F) -> Result<T, JournalError>
+    async fn write<T, F>(&self, weight: usize, work: F) -> Result<T, JournalError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Desk) -> Result<T, JournalError> + Send + 'static,
+        F: FnOnce(&mut Desk, &Connection) -> Result<T, JournalError> + Send + 'static,
     {
         match &self.writer {
-            Some(writer) => writer.order(work).await,
+            Some(writer) => writer.order(weight, work).await,
             None => Err(store("written", "it was opened for reading only")),
         }
     }
@@ -121,7 +130,8 @@ impl Journal for SqliteJournal {
             return Ok(Vec::new());
         }
         let run = run.clone();
-        self.write(move |desk| desk.append(&run, after, at, kinds)).await
+        let weight = EVENT * kinds.len();
+        self.write(weight, move |desk, tx| desk.append(tx, &run, after, at, kinds)).await
     }
 
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
@@ -139,24 +149,70 @@ impl Journal for SqliteJournal {
         self.readers.read(READ, move |db| read::runs(db, node.as_ref(), open_only, limit)).await
     }
 
-    async fn take_lease(&self, node: &NodeName, run: &RunId, at: Timestamp) -> Result<Lease, JournalError> {
-        let (node, run) = (node.clone(), run.clone());
-        self.write(move |desk| desk.take_lease(&node, &run, at)).await
+    async fn append_records(
+        &self,
+        stream: &StreamName,
+        after: Option<u64>,
+        at: Timestamp,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Record>, JournalError> {
+        bounded(&records)?;
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stream = stream.clone();
+        let weight = records.iter().map(|r| r.body().len() + ROW).sum();
+        self.write(weight, move |desk, tx| desk.append_records(tx, &stream, after, at, records)).await
     }
 
-    async fn drop_lease(&self, node: &NodeName, run: &RunId) -> Result<(), JournalError> {
-        let (node, run) = (node.clone(), run.clone());
-        self.write(move |desk| desk.drop_lease(&node, &run)).await
+    async fn load_records(
+        &self,
+        stream: &StreamName,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, JournalError> {
+        let stream = stream.clone();
+        self.readers.read(READ, move |db| read::load_records(db, &stream, after, limit)).await
+    }
+
+    async fn stream_length(&self, stream: &StreamName) -> Result<u64, JournalError> {
+        let stream = stream.clone();
+        self.readers.read(READ, move |db| read::stream_length(db, &stream)).await
+    }
+
+    async fn take_leases(
+        &self,
+        keys: &[LockKey],
+        run: &RunId,
+        at: Timestamp,
+        admit: Option<Admit>,
+    ) -> Result<Lease, JournalError> {
+        let (keys, run) = (in_order(keys)?, run.clone());
+        self.write(ROW, move |_, tx| locks::take(tx, &keys, &run, at, admit.as_ref())).await
+    }
+
+    async fn drop_leases(&self, keys: &[LockKey], run: &RunId) -> Result<(), JournalError> {
+        let (keys, run) = (keys.to_vec(), run.clone());
+        self.write(ROW, move |_, tx| locks::give_back(tx, &keys, &run)).await
+    }
+
+    async fn drop_all_leases(&self, run: &RunId) -> Result<(), JournalError> {
+        let run = run.clone();
+        self.write(ROW, move |_, tx| locks::give_all_back(tx, &run)).await
+    }
+
+    async fn leases(&self) -> Result<Vec<HeldLease>, JournalError> {
+        self.readers.read(READ, locks::held).await
     }
 
     async fn pin_playbook(&self, playbook: &PlaybookRef, at: Timestamp) -> Result<(), JournalError> {
         let playbook = playbook.clone();
-        self.write(move |desk| desk.pin(&playbook, at)).await
+        self.write(ROW, move |_, tx| Desk::pin(tx, &playbook, at)).await
     }
 
     async fn claim(&self, run: &RunId) -> Result<bool, JournalError> {
         let run = run.clone();
-        self.write(move |desk| desk.claim(&run)).await
+        self.write(ROW, move |desk, tx| desk.claim(tx, &run)).await
     }
 
     async fn orphans(&self) -> Result<Vec<RunId>, JournalError> {
@@ -168,9 +224,9 @@ impl Journal for SqliteJournal {
         if bytes.len() > MAX_BLOB {
             return Err(JournalError::TooLarge { what: "the bundle", size: bytes.len(), limit: MAX_BLOB });
         }
-        self.write(move |desk| {
+        self.write(bytes.len(), move |_, tx| {
             let digest = Digest::of(&bytes);
-            desk.store_blob(&digest, &bytes, at)?;
+            Desk::store_blob(tx, &digest, &bytes, at)?;
             Ok(digest)
         })
         .await

@@ -3,8 +3,9 @@
 use super::OpenMode;
 use super::place::Place;
 use super::{engines, schema};
-use crate::journal::chain::{RawEvent, link};
+use crate::journal::chain::{Owner, RawEvent, is_digest, link, stored_digest};
 use crate::journal::stored::{RawSummary, decode, store};
+use crate::journal::stream::{self, Record, StreamName};
 use crate::journal::{JournalError, RunSummary};
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
@@ -89,11 +90,14 @@ fn read(e: rusqlite::Error) -> JournalError {
     store("read", e)
 }
 
-/// The columns of [`raw_event`].
+/// The columns of [`raw_event`] in the table of events.
 pub(super) const EVENT_COLUMNS: &str = "pos, run, seq, at, kind, body, prev_hash, hash";
+/// The columns of [`raw_event`] in the table of records.
+pub(super) const RECORD_COLUMNS: &str = "pos, stream, seq, at, kind, body, prev_hash, hash";
 
-/// Takes an event as it lies in the file; `Err` says which part has lost its type.
+/// Takes an event or a record as it lies in the file; `Err` says at which position which part has lost its type.
 pub(super) fn raw_event<'r>(
+    owner: Owner,
     row: &'r Row<'_>,
 ) -> rusqlite::Result<Result<RawEvent<'r>, (Option<u64>, String)>> {
     let mut bad = None;
@@ -106,30 +110,84 @@ pub(super) fn raw_event<'r>(
             }
         }
     };
-    let (pos, seq) = (number(0, "position")?, number(2, "place in the run")?);
-    let mut text = |i: usize, what: &str| -> rusqlite::Result<&'r [u8]> {
-        match row.get_ref(i)? {
-            ValueRef::Text(t) => Ok(t),
+    let (pos, seq) = (number(0, "position")?, number(2, "place")?);
+    let mut bytes = |i: usize, what: &str, digest: bool| -> rusqlite::Result<&'r [u8]> {
+        match (row.get_ref(i)?, owner) {
+            (ValueRef::Text(t), Owner::Run) => Ok(t),
+            (ValueRef::Text(t), Owner::Stream) if !digest => Ok(t),
+            (ValueRef::Blob(b), Owner::Stream) if digest => Ok(b),
             _ => {
-                bad.get_or_insert_with(|| format!("its {what} is not text"));
+                bad.get_or_insert_with(|| format!("its {what} has lost its type"));
                 Ok(&[])
             }
         }
     };
+    let name = match owner {
+        Owner::Run => "run",
+        Owner::Stream => "stream",
+    };
     let event = RawEvent {
+        owner,
         pos,
-        run: text(1, "run")?,
+        name: bytes(1, name, false)?,
         seq,
-        at: text(3, "time")?,
-        kind: text(4, "kind")?,
-        body: text(5, "content")?,
-        prev: text(6, "link")?,
-        hash: text(7, "digest")?,
+        at: bytes(3, "time", false)?,
+        kind: bytes(4, "kind", false)?,
+        body: bytes(5, "content", false)?,
+        prev: bytes(6, "link", true)?,
+        hash: bytes(7, "digest", true)?,
     };
     Ok(match bad {
         None => Ok(event),
         Some(why) => Err(((pos > 0).then_some(pos), why)),
     })
+}
+
+/// Says whether an entry is what its own digest says.
+fn is_whole(raw: &RawEvent<'_>) -> bool {
+    stored_digest(raw.owner, raw.prev).is_some_and(|prev| is_digest(raw.owner, raw.hash, &link(&prev, raw)))
+}
+
+/// Returns how many records a stream has.
+pub(super) fn stream_length(db: &Connection, stream: &StreamName) -> Result<u64, JournalError> {
+    let seq: i64 = db
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM records WHERE stream = ?1")
+        .map_err(read)?
+        .query_row(params![stream.as_str()], |r| r.get(0))
+        .map_err(read)?;
+    u64::try_from(seq).map_err(|e| store("read", e))
+}
+
+/// Reads records behind number `after`. Each is checked against its own digest, and none may be missing in between.
+pub(super) fn load_records(
+    db: &Connection,
+    stream: &StreamName,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Record>, JournalError> {
+    let unreadable =
+        |seq: u64, why: String| JournalError::UnreadableRecord { stream: stream.clone(), seq, why };
+    let mut q = db
+        .prepare_cached(&format!(
+            "SELECT {RECORD_COLUMNS} FROM records WHERE stream = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+        ))
+        .map_err(read)?;
+    let after_seq = i64::try_from(after).unwrap_or(i64::MAX);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = q.query(params![stream.as_str(), after_seq, limit]).map_err(read)?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next().map_err(read)? {
+        let next = after.saturating_add(records.len() as u64 + 1);
+        let raw = raw_event(Owner::Stream, row).map_err(read)?.map_err(|(_, why)| unreadable(next, why))?;
+        if raw.seq != next {
+            return Err(unreadable(next, format!("it is missing: number {} comes in its place", raw.seq)));
+        }
+        if !is_whole(&raw) {
+            return Err(unreadable(next, "it was changed after it was written".to_owned()));
+        }
+        records.push(stream::decode(&raw).map_err(|why| unreadable(next, why))?);
+    }
+    Ok(records)
 }
 
 /// Reads all events of a run. Each is checked against its own digest, and none may be missing.
@@ -153,14 +211,14 @@ pub(super) fn load(db: &Connection, run: &RunId) -> Result<Vec<Event>, JournalEr
         let mut rows = q.query(params![run.as_str()]).map_err(read)?;
         while let Some(row) = rows.next().map_err(read)? {
             let next = events.len() as u64 + 1;
-            let raw = raw_event(row).map_err(read)?.map_err(|(_, why)| unreadable(next, why))?;
+            let raw = raw_event(Owner::Run, row).map_err(read)?.map_err(|(_, why)| unreadable(next, why))?;
             if raw.seq != next {
                 return Err(unreadable(
                     next,
                     format!("it is missing: number {} comes in its place", raw.seq),
                 ));
             }
-            if raw.hash != link(raw.prev, &raw).as_str().as_bytes() {
+            if !is_whole(&raw) {
                 return Err(unreadable(next, "it was changed after it was written".to_owned()));
             }
             events.push(decode(&raw).map_err(|why| unreadable(next, why))?);

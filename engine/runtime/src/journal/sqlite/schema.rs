@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Marks the file as a journal of ours: "SLMD".
 const APPLICATION_ID: i64 = 0x534C_4D44;
 /// The steps from an empty file to the format of today; their number is the format.
-const STEPS: &[&str] = &[include_str!("schema_1.sql")];
+const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// How long a statement waits for another process.
 const BUSY: Duration = Duration::from_secs(5);
 
