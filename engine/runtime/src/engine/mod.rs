@@ -89,6 +89,9 @@ impl Default for EngineConfig {
     }
 }
 
+/// Times an event is decided anew because somebody else wrote to the run meanwhile.
+const RECORD_ATTEMPTS: u32 = 64;
+
 /// Why the engine could not go on with a run. The run itself is safe: its journal says where it stands.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -107,6 +110,16 @@ pub enum EngineError {
     /// Another living engine process has the run.
     #[error("run {0} is being carried out by another engine process that is alive")]
     Claimed(RunId),
+    /// Other processes wrote to the run faster than this one could.
+    #[error(
+        "{event} could not be written to run {run}: others wrote to it {RECORD_ATTEMPTS} times in between; find out with `slurmedic show {run}` who does, then run `slurmedic recover`"
+    )]
+    Outrun {
+        /// The run.
+        run: RunId,
+        /// The event.
+        event: &'static str,
+    },
     /// What was asked does not fit where the run stands.
     #[error("run {run} is {status}: {why}")]
     WrongStatus {
@@ -171,9 +184,9 @@ impl Engine {
     }
 
     /// Writes one event. Where somebody else wrote in between, the state is read anew and the event is written if it
-    /// still may follow.
+    /// still may follow; not for ever.
     pub(crate) async fn record(&self, state: &mut RunState, kind: EventKind) -> Result<(), EngineError> {
-        loop {
+        for _ in 0..RECORD_ATTEMPTS {
             let now = self.ports.clock.now();
             match self.ports.journal.append(&state.run, state.seq, now, vec![kind.clone()]).await {
                 Ok(events) => {
@@ -191,6 +204,7 @@ impl Engine {
                 Err(e) => return Err(e.into()),
             }
         }
+        Err(EngineError::Outrun { run: state.run.clone(), event: kind.word() })
     }
 
     /// Writes one event only if nobody wrote since the state was read; else reads the state anew and writes nothing.

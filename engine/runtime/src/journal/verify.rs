@@ -90,7 +90,7 @@ impl fmt::Display for ChainBreak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.pos, &self.run, &self.stream) {
             (Some(pos), Some(run), _) => {
-                write!(f, "event {pos} of the journal ({} of run {run}", self.number())?
+                write!(f, "event {pos} of the journal ({} of run {run}", self.number())?;
             }
             (Some(pos), None, Some(stream)) => {
                 write!(f, "record {pos} of the journal ({} of stream {stream}", self.number())?;
