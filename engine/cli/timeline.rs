@@ -82,6 +82,7 @@ fn parts(kind: &EventKind, state: &RunState) -> (Tone, String, String) {
             format!("{}: again", effect_name(state, *effect)),
             format!("attempt {attempt} not before {}: {why}", time(*not_before)),
         ),
+        EventKind::Deferred { why, .. } => (Tone::Warn, "waits".into(), why.clone()),
         EventKind::CancelRequested { by, why } => {
             (Tone::Warn, "cancel asked for".into(), format!("by {by}: {why}"))
         }

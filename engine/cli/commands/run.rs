@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &RunArgs, global: &Global, printer: &mut Printer) 
             Answer::No => return finish(&site, &run, printer).await,
         }
     }
-    site.engine.drive(&run).await?;
+    drive_through(&site, &run).await?;
     finish(&site, &run, printer).await
 }
 
@@ -179,9 +179,16 @@ pub(crate) async fn drive_and_tell(
     run: &RunId,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
-    match site.engine.drive(run).await? {
-        Rest::Over(_) | Rest::AwaitsApproval => finish(site, run, printer).await,
+    drive_through(site, run).await?;
+    finish(site, run, printer).await
+}
+
+/// Drives a run, also past moments at which it may not begin yet; who waits sees why.
+async fn drive_through(site: &Site, run: &RunId) -> Result<(), CliError> {
+    while site.engine.drive(run).await? == Rest::Deferred {
+        site.engine.ports.clock.sleep(site.engine.config.poll).await;
     }
+    Ok(())
 }
 
 /// Tells each event on stderr as it happens.

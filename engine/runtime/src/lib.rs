@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod engine;
+pub mod fleet;
 pub mod gather;
 pub mod journal;
 pub mod ports;

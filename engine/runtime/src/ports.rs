@@ -241,3 +241,12 @@ pub trait Ids: Send + Sync + Debug {
     /// Returns a new run id: unique, sortable by time where possible.
     fn run_id(&self) -> RunId;
 }
+
+/// Starts work that goes on by itself: the runtime's own tasks, or participants of a simulation.
+pub trait Spawn: Send + Sync + Debug {
+    /// Starts it; `name` is for people.
+    fn spawn(&self, name: String, task: Task);
+}
+
+/// Work that goes on by itself.
+pub type Task = std::pin::Pin<Box<dyn std::future::Future<Output = ()> + Send>>;

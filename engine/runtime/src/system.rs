@@ -1,6 +1,6 @@
-//! The system's clock.
+//! The system: its clock and its tasks.
 
-use crate::ports::Clock;
+use crate::ports::{Clock, Spawn, Task};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,5 +16,16 @@ impl Clock for SystemClock {
 
     async fn sleep(&self, duration: SignedDuration) {
         tokio::time::sleep(duration.unsigned_abs()).await;
+    }
+}
+
+/// Tasks of the runtime that the caller runs in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemSpawn;
+
+impl Spawn for SystemSpawn {
+    fn spawn(&self, name: String, task: Task) {
+        tracing::trace!(name, "a task begins");
+        tokio::spawn(task);
     }
 }

@@ -156,6 +156,7 @@ impl Hands {
             }
             match self.engine.drive(&run).await.map_err(|e| e.to_string())? {
                 Rest::Over(_) => break,
+                Rest::Deferred => self.clock.sleep(SignedDuration::from_secs(30)).await,
                 Rest::AwaitsApproval => {
                     self.clock.sleep(thinks).await;
                     self.engine.approve(&run, Actor::person("oncall")).await.map_err(|e| e.to_string())?;

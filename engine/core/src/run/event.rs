@@ -314,6 +314,14 @@ pub enum EventKind {
         /// Why the last one failed.
         why: String,
     },
+    /// What comes next may not begin yet: a budget is spent, a breaker is open, a person paused it. Nothing was touched.
+    Deferred {
+        /// What it waits for, in one sentence.
+        why: String,
+        /// When it is tried again at the latest, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
     /// Somebody asked the run to stop at its nearest safe point.
     CancelRequested {
         /// Who.
@@ -357,6 +365,7 @@ impl EventKind {
             Self::Finished { .. } => "finished",
             Self::Resolved { .. } => "resolved",
             Self::RetryScheduled { .. } => "retry_scheduled",
+            Self::Deferred { .. } => "deferred",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::Noted { .. } => "noted",

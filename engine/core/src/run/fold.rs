@@ -174,6 +174,8 @@ pub struct RunState {
     pub last_mutation_at: Option<Timestamp>,
     /// When the last disruptive step was begun: what the node's tools said before is unknown now.
     pub last_disruption_at: Option<Timestamp>,
+    /// What it waits for before it may go on, and since when; gone as soon as something is begun.
+    pub deferred: Option<Deferral>,
     /// Somebody asked to stop.
     pub cancel: Option<String>,
     /// Why the way back was begun.
@@ -184,6 +186,15 @@ pub struct RunState {
     pub proposed_at: Timestamp,
     /// When its last event was written.
     pub last_event_at: Timestamp,
+}
+
+/// A run that may not go on yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deferral {
+    /// Since when, whatever the reasons were meanwhile.
+    pub since: Timestamp,
+    /// The last reason.
+    pub why: String,
 }
 
 /// Folds all events of a run.
@@ -239,6 +250,7 @@ impl RunState {
             verified: false,
             last_mutation_at: None,
             last_disruption_at: None,
+            deferred: None,
             cancel: None,
             rollback_why: None,
             why: "a plan was made".to_owned(),
@@ -404,6 +416,7 @@ impl RunState {
             EventKind::ApprovalVoided { why } => {
                 self.need(&[Status::AwaitingApproval, Status::Approved])?;
                 self.approvals.clear();
+                self.deferred = None;
                 self.status = Status::AwaitingApproval;
                 self.why.clone_from(why);
             }
@@ -418,9 +431,17 @@ impl RunState {
                     return Err("the approval has expired (rule 11)".to_owned());
                 }
                 self.status = Status::Running;
+                self.deferred = None;
                 self.why = format!("started by {engine}");
             }
             EventKind::Recovered { why, .. } => self.why.clone_from(why),
+            EventKind::Deferred { why, .. } => {
+                self.need(&[Status::Proposed, Status::Approved, Status::Running, Status::Verifying])?;
+                self.settled()?;
+                let since = self.deferred.as_ref().map_or(at, |d| d.since);
+                self.deferred = Some(Deferral { since, why: why.clone() });
+                self.why.clone_from(why);
+            }
             EventKind::CancelRequested { by, why } => {
                 self.cancel = Some(format!("cancelled by {by}: {why}"));
             }
@@ -600,6 +621,7 @@ impl RunState {
     }
 
     fn intend(&mut self, effect: Effect, attempt: u32, at: Timestamp) {
+        self.deferred = None;
         let step = self.step_of(effect);
         let verifies = step.and_then(PlannedStep::spec).is_some_and(|s| s.verifies);
         let mutates = step.is_none_or(|s| class_of(s).mutates());

@@ -10,5 +10,5 @@ mod next;
 pub use event::{
     Actor, ActorKind, Effect, End, Event, EventKind, GuardReport, Outcome, OutcomeKind, Resolution,
 };
-pub use fold::{EffectState, IllegalEvent, RunState, Status, fold};
+pub use fold::{Deferral, EffectState, IllegalEvent, RunState, Status, fold};
 pub use next::{Next, next};

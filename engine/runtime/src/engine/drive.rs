@@ -1,9 +1,12 @@
 //! Driving a run: do what `next` says until the run is over or waits for people.
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, Pass, takes_more};
 use crate::actions::{Ctx, Performed, performer};
+use engine_core::fact::FactSet;
 use engine_core::model::RunId;
-use engine_core::run::{Actor, Effect, EffectState, End, EventKind, Next, Outcome, RunState, Status, next};
+use engine_core::run::{
+    Actor, Effect, EffectState, End, EventKind, GuardReport, Next, Outcome, RunState, Status, next,
+};
 use jiff::SignedDuration;
 
 /// Where driving a run came to rest.
@@ -13,6 +16,8 @@ pub enum Rest {
     Over(End),
     /// The run waits for people.
     AwaitsApproval,
+    /// The run may not begin yet; drive it again later.
+    Deferred,
 }
 
 impl Engine {
@@ -36,10 +41,20 @@ impl Engine {
                     self.record(&mut state, EventKind::ApprovalRequested { people, expires_at }).await?;
                 }
                 Next::VoidApproval(why) => self.record(&mut state, EventKind::ApprovalVoided { why }).await?,
-                Next::Start => {
-                    let engine = self.config.engine.clone();
-                    self.record(&mut state, EventKind::Started { engine }).await?;
-                }
+                Next::Start => match self.gate.admit(&state).await {
+                    Pass::Go => {
+                        let engine = self.config.engine.clone();
+                        self.record(&mut state, EventKind::Started { engine }).await?;
+                    }
+                    Pass::Wait { why, until } => {
+                        self.defer(&mut state, why, until).await?;
+                        return Ok(Rest::Deferred);
+                    }
+                    Pass::Never(why) => {
+                        let end = EventKind::Ended { end: End::Rejected, why, next_step: String::new() };
+                        self.record(&mut state, end).await?;
+                    }
+                },
                 Next::WaitUntil(time) => {
                     // Short naps, so that a request to stop is heard.
                     let nap =
@@ -59,10 +74,47 @@ impl Engine {
                 Next::Finish { end, why, next_step } => {
                     self.record(&mut state, EventKind::Ended { end, why, next_step }).await?;
                 }
+                Next::Begin { effect, .. } if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
                 Next::Begin { effect, attempt } => self.begin(&mut state, effect, attempt).await?,
                 Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
             }
         }
+    }
+
+    /// Asks the gate before an effect that takes more away. At a closed gate the run naps, and after a while goes back.
+    async fn passes(&self, state: &mut RunState, effect: Effect) -> Result<bool, EngineError> {
+        let (why, until, never) = match self.gate.allows(state, effect).await {
+            Pass::Go => return Ok(true),
+            Pass::Wait { why, until } => (why, until, false),
+            Pass::Never(why) => (why, None, true),
+        };
+        let now = self.ports.clock.now();
+        let waited = state.deferred.as_ref().map(|d| now.duration_since(d.since));
+        if never || waited.is_some_and(|w| w >= self.config.freeze_patience) {
+            let guard = GuardReport { passed: false, why, conditions: Vec::new(), facts: FactSet::default() };
+            let refused = EventKind::Refused { effect, guard, foreign: false, transient: false };
+            self.record(state, refused).await?;
+            return Ok(false);
+        }
+        self.defer(state, why, until).await?;
+        self.ports.clock.sleep(self.config.poll).await;
+        if self.stop_requested(state).await {
+            *state = self.state(&state.run).await?;
+        }
+        Ok(false)
+    }
+
+    /// Writes down what a run waits for, once for each reason.
+    async fn defer(
+        &self,
+        state: &mut RunState,
+        why: String,
+        until: Option<jiff::Timestamp>,
+    ) -> Result<(), EngineError> {
+        if state.deferred.as_ref().is_some_and(|d| d.why == why) {
+            return Ok(());
+        }
+        self.record(state, EventKind::Deferred { why, until }).await
     }
 
     /// Picks up a run whose engine process is gone: notes it, then drives it. Every open intent is probed first.

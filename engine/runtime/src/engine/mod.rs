@@ -3,10 +3,12 @@
 //! It decides nothing by itself: `engine_core::run::next` says what comes next, and the journal is the only memory.
 
 mod drive;
+mod gate;
 mod guard;
 mod propose;
 
 pub use drive::Rest;
+pub use gate::{Gate, OpenGate, Pass, takes_more};
 pub use guard::Look;
 pub use propose::{Alert, Proposal, ProposeError, ProposeRequest, TimeIds};
 
@@ -69,6 +71,8 @@ pub struct EngineConfig {
     pub exporter_expected: bool,
     /// Time added to the sum of all step limits for the end of the lock reservation.
     pub lock_slack: SignedDuration,
+    /// How long a run that has begun waits at a closed gate before it goes back.
+    pub freeze_patience: SignedDuration,
 }
 
 impl Default for EngineConfig {
@@ -85,6 +89,7 @@ impl Default for EngineConfig {
             inspect_limit: SignedDuration::from_secs(90),
             exporter_expected: false,
             lock_slack: SignedDuration::from_mins(30),
+            freeze_patience: SignedDuration::from_mins(30),
         }
     }
 }
@@ -145,6 +150,7 @@ pub struct Engine {
     render: Arc<dyn Render + Send + Sync>,
     observers: Vec<Arc<dyn Observer>>,
     recent: Arc<RecentLooks>,
+    gate: Arc<dyn Gate>,
 }
 
 impl Debug for Engine {
@@ -156,7 +162,14 @@ impl Debug for Engine {
 impl Engine {
     /// Builds an engine.
     pub fn new(ports: Ports, config: EngineConfig, render: Arc<dyn Render + Send + Sync>) -> Self {
-        Self { ports, config, render, observers: Vec::new(), recent: Arc::default() }
+        Self { ports, config, render, observers: Vec::new(), recent: Arc::default(), gate: Arc::new(OpenGate) }
+    }
+
+    /// Puts a gate in front of what takes nodes and hardware away.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = gate;
+        self
     }
 
     /// Adds somebody who hears of every event.

@@ -279,7 +279,9 @@ impl Observer for Feed {
             EventKind::RollbackStarted { why } => {
                 Some((DemoKind::Decision, "goes back".to_owned(), why.clone()))
             }
-            EventKind::Noted { text } => Some((DemoKind::Decision, "waits".to_owned(), text.clone())),
+            EventKind::Noted { text: why } | EventKind::Deferred { why, .. } => {
+                Some((DemoKind::Decision, "waits".to_owned(), why.clone()))
+            }
             EventKind::Ended { end, why, .. } => {
                 Some((DemoKind::End(*end), end.as_str().to_owned(), why.clone()))
             }

@@ -1,0 +1,63 @@
+//! The gate: whether a run may take its node now, and whether it may go on changing things. Policy, budgets, breakers
+//! and pauses stand behind it.
+
+use async_trait::async_trait;
+use engine_core::action::ServiceEffect;
+use engine_core::run::{Effect, RunState};
+use jiff::Timestamp;
+use std::fmt::Debug;
+
+/// Answer of a gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pass {
+    /// Go on.
+    Go,
+    /// Not now.
+    Wait {
+        /// Why, in one sentence.
+        why: String,
+        /// When it is worth asking again at the latest, where that is known.
+        until: Option<Timestamp>,
+    },
+    /// Not at all: the run ends.
+    Never(String),
+}
+
+/// Decides what may begin. It reads; the locks it takes for a run are the journal's.
+#[async_trait]
+pub trait Gate: Send + Sync + Debug {
+    /// Decides right before a run is started: budgets, limits, windows, breakers. On `Go` the run has its locks.
+    async fn admit(&self, state: &RunState) -> Pass;
+
+    /// Decides right before an effect that takes more away: see [`takes_more`].
+    async fn allows(&self, state: &RunState, effect: Effect) -> Pass;
+}
+
+/// A gate that is always open: for tests and for clusters without a policy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenGate;
+
+#[async_trait]
+impl Gate for OpenGate {
+    async fn admit(&self, _state: &RunState) -> Pass {
+        Pass::Go
+    }
+
+    async fn allows(&self, _state: &RunState, _effect: Effect) -> Pass {
+        Pass::Go
+    }
+}
+
+/// Says whether an effect takes something away: a node, or a piece of hardware. Only such effects are frozen by a
+/// breaker or a pause; what gives back, proves, or tells people goes on, so that a frozen engine leaves no healthy
+/// node out of service.
+pub fn takes_more(state: &RunState, effect: Effect) -> bool {
+    match effect {
+        Effect::Lock => true,
+        Effect::Unlock | Effect::Hold | Effect::Undo(_) => false,
+        Effect::Step(_) => state.step_of(effect).is_some_and(|step| {
+            let gives_back = step.spec().is_some_and(|s| s.service == ServiceEffect::GivesBack);
+            step.effect > engine_core::action::EffectClass::Annotate && !gives_back
+        }),
+    }
+}

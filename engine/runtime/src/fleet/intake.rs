@@ -1,0 +1,211 @@
+//! Intake: alerts in, durable before the answer, a thousand repeats for the price of one record.
+
+use super::log::{FleetError, FleetLog};
+use engine_core::incident::{
+    Alert, Counters, Heard, IntakeRules, NotHeard, Shape, StormRules, hear, tick, trips,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::oneshot;
+
+/// The most alerts that wait for their turn; more are refused, and their sender tries again.
+pub const MAX_WAITING: usize = 100_000;
+
+/// The most alerts of one post.
+pub const MAX_POST: usize = 5_000;
+
+/// Why alerts were not taken. None of them is on record.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// Too many wait already.
+    #[error("{MAX_WAITING} alerts wait to be taken in: send them again in a few seconds")]
+    Overloaded,
+    /// Too many at once.
+    #[error("{0} alerts in one post are too many: send at most {MAX_POST} at once")]
+    TooMany(usize),
+    /// The record failed.
+    #[error(transparent)]
+    Fleet(#[from] Arc<FleetError>),
+    /// Whoever was to write them stopped in the middle.
+    #[error("the alerts were not written: send them again")]
+    Interrupted,
+}
+
+type Answer = Result<Vec<Heard>, Arc<FleetError>>;
+
+struct Posted {
+    alerts: Vec<Alert>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Takes alerts in. Callers that come at the same time share one write.
+pub struct Intake {
+    log: Arc<FleetLog>,
+    shape: RwLock<Arc<Shape>>,
+    rules: IntakeRules,
+    storm: StormRules,
+    waiting: Mutex<(usize, Vec<Posted>)>,
+    turn: tokio::sync::Mutex<Counters>,
+    not_heard: Mutex<BTreeMap<NotHeard, u64>>,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Intake {
+    /// Builds the intake. Until [`Intake::set_shape`] tells which nodes there are, alerts open nothing.
+    pub fn new(log: Arc<FleetLog>, rules: IntakeRules, storm: StormRules) -> Self {
+        Self {
+            log,
+            shape: RwLock::default(),
+            rules,
+            storm,
+            waiting: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            not_heard: Mutex::default(),
+        }
+    }
+
+    /// Says which nodes there are.
+    pub fn set_shape(&self, shape: Arc<Shape>) {
+        *self.shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
+    }
+
+    /// Returns the nodes as they were last told.
+    pub fn shape(&self) -> Arc<Shape> {
+        Arc::clone(&self.shape.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts the alerts that opened nothing, by cause.
+    pub fn not_heard(&self) -> BTreeMap<NotHeard, u64> {
+        lock(&self.not_heard).clone()
+    }
+
+    /// Takes alerts in. When this returns, what they changed is durable; the answers are in their order.
+    pub async fn take(&self, alerts: Vec<Alert>) -> Result<Vec<Heard>, IntakeError> {
+        if alerts.len() > MAX_POST {
+            return Err(IntakeError::TooMany(alerts.len()));
+        }
+        let (answer, mut hears) = oneshot::channel();
+        {
+            let mut waiting = lock(&self.waiting);
+            if waiting.0 + alerts.len() > MAX_WAITING {
+                return Err(IntakeError::Overloaded);
+            }
+            waiting.0 += alerts.len();
+            waiting.1.push(Posted { alerts, answer });
+        }
+        // Whoever has the turn writes for everybody who waits.
+        let mut counters = self.turn.lock().await;
+        if let Ok(done) = hears.try_recv() {
+            return Ok(done?);
+        }
+        self.work_off(&mut counters).await;
+        drop(counters);
+        match hears.try_recv() {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(IntakeError::Interrupted),
+        }
+    }
+
+    async fn work_off(&self, counters: &mut Counters) {
+        let posted = {
+            let mut waiting = lock(&self.waiting);
+            waiting.0 = 0;
+            std::mem::take(&mut waiting.1)
+        };
+        let mut rest = posted.as_slice();
+        let mut answers: Vec<Answer> = Vec::with_capacity(posted.len());
+        while !rest.is_empty() {
+            match self.write_some(counters, rest).await {
+                Ok(done) => {
+                    rest = rest.get(done.len().max(1)..).unwrap_or_default();
+                    answers.extend(done.into_iter().map(Ok));
+                }
+                Err(e) => {
+                    let e = Arc::new(e);
+                    answers.extend(rest.iter().map(|_| Err(Arc::clone(&e))));
+                    break;
+                }
+            }
+        }
+        for (p, a) in posted.into_iter().zip(answers) {
+            // Whoever went away meanwhile sends again; its alerts only count once more.
+            let _ = p.answer.send(a);
+        }
+    }
+
+    /// Writes what the first of these change, as many as fit into one write, at least one.
+    async fn write_some(
+        &self,
+        counters: &mut Counters,
+        posted: &[Posted],
+    ) -> Result<Vec<Vec<Heard>>, FleetError> {
+        let shape = self.shape();
+        let done = self
+            .log
+            .write(|draft| {
+                let mut done: Vec<Vec<Heard>> = Vec::new();
+                for p in posted {
+                    if !done.is_empty() && draft.is_full() {
+                        break;
+                    }
+                    let mut heard = Vec::with_capacity(p.alerts.len());
+                    for alert in &p.alerts {
+                        let h = hear(draft.state, counters, &shape, &self.rules, alert.clone(), draft.now);
+                        if let Heard::New(event) = &h {
+                            draft.push((**event).clone())?;
+                        }
+                        heard.push(h);
+                    }
+                    done.push(heard);
+                }
+                self.trip(draft, &shape)?;
+                Ok(done)
+            })
+            .await?;
+        let mut not = lock(&self.not_heard);
+        for h in done.iter().flatten() {
+            if let Heard::Not(why) = h {
+                *not.entry(*why).or_insert(0) += 1;
+            }
+        }
+        Ok(done)
+    }
+
+    fn trip(
+        &self,
+        draft: &mut super::log::Draft<'_>,
+        shape: &Shape,
+    ) -> Result<(), engine_core::incident::IllegalFleetEvent> {
+        for event in trips(draft.state, shape, &self.storm, draft.now) {
+            draft.push(event)?;
+        }
+        Ok(())
+    }
+
+    /// Does what time alone asks for: counts are written down, what stayed resolved is resolved, what is over is
+    /// closed, breakers trip.
+    pub async fn tick(&self) -> Result<(), FleetError> {
+        let mut counters = self.turn.lock().await;
+        let shape = self.shape();
+        self.log
+            .write(|draft| {
+                for event in tick(draft.state, &mut counters, &self.rules, draft.now) {
+                    if draft.is_full() {
+                        break;
+                    }
+                    draft.push(event)?;
+                }
+                self.trip(draft, &shape)
+            })
+            .await
+    }
+}

@@ -1,0 +1,15 @@
+//! The fleet: from alerts to incidents, from incidents to runs, and what keeps all of it within bounds.
+//!
+//! The journal's `fleet` stream is the only memory; [`FleetLog`] is its fold in this process.
+
+mod by_fault;
+mod dispatcher;
+mod gate;
+mod intake;
+mod log;
+
+pub use by_fault::ByFault;
+pub use dispatcher::{Dispatcher, DispatcherConfig, Playbooks};
+pub use gate::SwitchGate;
+pub use intake::{Intake, IntakeError, MAX_POST, MAX_WAITING};
+pub use log::{Draft, FleetError, FleetLog};
