@@ -18,6 +18,7 @@ pub mod observe;
 pub mod ownership;
 pub mod plan;
 pub mod playbook;
+pub mod policy;
 pub mod run;
 pub mod value;
 pub mod verify;
