@@ -10,4 +10,5 @@ pub mod demo;
 pub mod oncall;
 pub mod ports;
 pub mod time;
+pub mod warden;
 pub mod world;

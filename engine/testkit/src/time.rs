@@ -4,10 +4,12 @@
 //! waits for something else than the clock (a journal's thread, say) holds time still; it must not hold a sleep at the
 //! same moment.
 
-use crate::world::{Inner, SimWorld};
+use crate::world::{Inner, SimWorld, release};
 use async_trait::async_trait;
-use engine_runtime::ports::Clock;
+use engine_runtime::ports::{Clock, Spawn};
 use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +81,10 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.world.lock().sleepers.remove(&key);
+            let mut w = self.world.lock();
+            if let Some(sleeper) = w.sleepers.remove(&key) {
+                release(&mut w.sleeping, sleeper.seat);
+            }
         }
     }
 }
@@ -88,12 +93,15 @@ impl Inner {
     fn add_sleeper(&mut self, at: Timestamp, waker: Waker) -> (Timestamp, u64) {
         let key = (at.max(self.now), self.next_serial());
         let seat = self.seat;
+        if let Some(seat) = seat {
+            *self.sleeping.entry(seat).or_insert(0) += 1;
+        }
         self.sleepers.insert(key, crate::world::Sleeper { seat, waker });
         key
     }
 
     fn sleeps(&self, seat: u64) -> bool {
-        self.sleepers.values().any(|s| s.seat == Some(seat))
+        self.sleeping.contains_key(&seat)
     }
 }
 
@@ -124,34 +132,98 @@ pub struct Stalled {
     pub who: Vec<String>,
 }
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// Adds participants to a running simulation.
+/// Participants that are ended together, such as everything one engine process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub u64);
+
+struct Newcomer {
+    name: String,
+    group: Option<Group>,
+    task: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+#[derive(Default)]
+struct Desk {
+    new: Vec<Newcomer>,
+    ended: Vec<Group>,
+}
+
+/// Adds participants to a running simulation, and ends groups of them.
 #[derive(Clone, Default)]
 pub struct Spawner {
-    new: Arc<Mutex<Vec<(String, Task)>>>,
+    desk: Arc<Mutex<Desk>>,
 }
 
 impl Spawner {
     /// Adds a participant; it takes part from the next poll on.
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), Box::pin(task)));
+        lock(&self.desk).new.push(Newcomer { name: name.into(), group: None, task: Box::pin(task) });
     }
 
-    fn take(&self) -> Vec<(String, Task)> {
-        std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Adds a participant to a group.
+    pub fn spawn_in(
+        &self,
+        group: Group,
+        name: impl Into<String>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        lock(&self.desk).new.push(Newcomer { name: name.into(), group: Some(group), task: Box::pin(task) });
+    }
+
+    /// Ends a group: its participants are dropped before anybody is polled again.
+    pub fn end(&self, group: Group) {
+        let mut desk = lock(&self.desk);
+        desk.new.retain(|n| n.group != Some(group));
+        desk.ended.push(group);
+    }
+
+    fn take(&self) -> Desk {
+        std::mem::take(&mut *lock(&self.desk))
     }
 }
 
+impl Spawn for Spawner {
+    fn spawn(&self, name: String, task: engine_runtime::ports::Task) {
+        lock(&self.desk).new.push(Newcomer { name, group: None, task });
+    }
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawner").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who is to be polled, and who drives.
+#[derive(Default)]
+struct Ready {
+    list: Mutex<Vec<u64>>,
+    driver: Mutex<Option<Waker>>,
+}
+
 struct Flag {
+    id: u64,
     woken: AtomicBool,
-    driver: Arc<Mutex<Option<Waker>>>,
+    ready: Arc<Ready>,
 }
 
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
-        let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        lock(&self.ready.list).push(self.id);
+        let driver = lock(&self.ready.driver).take();
         if let Some(w) = driver {
             w.wake();
         }
@@ -159,10 +231,76 @@ impl Wake for Flag {
 }
 
 struct Seat<'a> {
-    id: u64,
     name: String,
-    task: Pin<Box<dyn Future<Output = ()> + 'a>>,
+    group: Option<Group>,
+    task: Task<'a>,
     flag: Arc<Flag>,
+    waker: Waker,
+}
+
+/// Everybody who takes part.
+#[derive(Default)]
+struct Seats<'a> {
+    seats: BTreeMap<u64, Seat<'a>>,
+    next_id: u64,
+    ready: Arc<Ready>,
+    /// Those who neither sleep nor are ready: they wait for something outside.
+    restless: BTreeSet<u64>,
+}
+
+impl<'a> Seats<'a> {
+    fn add(&mut self, name: String, group: Option<Group>, task: Task<'a>) {
+        self.next_id += 1;
+        let id = self.next_id;
+        let flag = Arc::new(Flag { id, woken: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
+        let waker = Waker::from(Arc::clone(&flag));
+        lock(&self.ready.list).push(id);
+        self.seats.insert(id, Seat { name, group, task, flag, waker });
+    }
+
+    /// Lets newcomers in and ends groups.
+    fn attend(&mut self, spawner: &Spawner) {
+        let Desk { new, ended } = spawner.take();
+        if !ended.is_empty() {
+            self.seats.retain(|_, s| !s.group.is_some_and(|g| ended.contains(&g)));
+            self.restless.retain(|id| self.seats.contains_key(id));
+        }
+        for n in new {
+            self.add(n.name, n.group, n.task);
+        }
+    }
+
+    /// Polls who is ready, in the order of their coming; false when nobody was.
+    fn poll_ready(&mut self, world: &SimWorld) -> bool {
+        let mut ids = std::mem::take(&mut *lock(&self.ready.list));
+        ids.sort_unstable();
+        let mut moved = false;
+        for id in ids {
+            let Some(seat) = self.seats.get_mut(&id) else { continue };
+            seat.flag.woken.store(false, Ordering::SeqCst);
+            moved = true;
+            world.lock().seat = Some(id);
+            let done = seat.task.as_mut().poll(&mut Context::from_waker(&seat.waker)).is_ready();
+            let sleeps = {
+                let mut w = world.lock();
+                w.seat = None;
+                w.sleeps(id)
+            };
+            if done {
+                self.seats.remove(&id);
+            }
+            if done || sleeps {
+                self.restless.remove(&id);
+            } else {
+                self.restless.insert(id);
+            }
+        }
+        moved
+    }
+
+    fn names_of_restless(&self) -> Vec<String> {
+        self.restless.iter().filter_map(|id| self.seats.get(id)).map(|s| s.name.clone()).collect()
+    }
 }
 
 /// Drives futures through the virtual time of one world.
@@ -172,6 +310,9 @@ pub struct SimRuntime {
     pace: Pace,
     patience: Duration,
 }
+
+/// Rounds of polls after which the tasks of the surrounding runtime get their turn.
+const ROUNDS_BEFORE_YIELD: u32 = 64;
 
 impl SimRuntime {
     /// Builds a driver that does not wait.
@@ -208,70 +349,41 @@ impl SimRuntime {
         let mut out = None;
         let mut spent = Duration::ZERO;
         {
-            let driver = Arc::new(Mutex::new(None));
-            let mut next_id = 0_u64;
-            let mut seat = |name: String, task| {
-                next_id += 1;
-                let flag = Arc::new(Flag { woken: AtomicBool::new(true), driver: Arc::clone(&driver) });
-                Seat { id: next_id, name, task, flag }
-            };
+            let mut seats = Seats::default();
             let slot = &mut out;
-            let first = Box::pin(async move { *slot = Some(main.await) });
-            let mut seats = vec![seat("main".to_owned(), first)];
+            seats.add("main".to_owned(), None, Box::pin(async move { *slot = Some(main.await) }));
+            let mut rounds = 0_u32;
             loop {
-                seats.extend(
-                    spawner.take().into_iter().map(|(n, t)| seat(n, t as Pin<Box<dyn Future<Output = ()>>>)),
-                );
-                if self.poll_woken(&mut seats) {
-                    // Lets the tasks of the surrounding runtime run, and renews its budget of polls.
-                    tokio::task::yield_now().await;
+                seats.attend(spawner);
+                if seats.poll_ready(&self.world) {
+                    rounds += 1;
+                    if rounds.is_multiple_of(ROUNDS_BEFORE_YIELD) {
+                        // Lets the tasks of the surrounding runtime run, and renews its budget of polls.
+                        tokio::task::yield_now().await;
+                    }
                     continue;
                 }
-                if seats.is_empty() {
+                if seats.seats.is_empty() {
                     break;
                 }
-                let awake = self.awake(&seats);
-                if awake.is_empty() {
+                if seats.restless.is_empty() {
                     self.keep_pace(&mut spent).await;
                     let wakers = self.world.lock().step();
                     wakers.into_iter().for_each(Waker::wake);
                     on_step(self.world.now());
                     continue;
                 }
+                let ready = Arc::clone(&seats.ready);
                 let woken = poll_fn(|cx| {
-                    *driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-                    let any = seats.iter().any(|s| s.flag.woken.load(Ordering::SeqCst));
-                    if any { Poll::Ready(()) } else { Poll::Pending }
+                    *lock(&ready.driver) = Some(cx.waker().clone());
+                    if lock(&ready.list).is_empty() { Poll::Pending } else { Poll::Ready(()) }
                 });
                 if tokio::time::timeout(self.patience, woken).await.is_err() {
-                    return Err(Stalled { at: self.world.now(), who: awake });
+                    return Err(Stalled { at: self.world.now(), who: seats.names_of_restless() });
                 }
             }
         }
         out.ok_or_else(|| Stalled { at: self.world.now(), who: vec!["main".to_owned()] })
-    }
-
-    fn poll_woken(&self, seats: &mut Vec<Seat<'_>>) -> bool {
-        let mut moved = false;
-        seats.retain_mut(|s| {
-            if !s.flag.woken.swap(false, Ordering::SeqCst) {
-                return true;
-            }
-            moved = true;
-            self.world.lock().seat = Some(s.id);
-            let waker = Waker::from(Arc::clone(&s.flag));
-            let done = s.task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-            self.world.lock().seat = None;
-            !done
-        });
-        moved
-    }
-
-    /// Names the participants that do not sleep.
-    fn awake(&self, seats: &[Seat<'_>]) -> Vec<String> {
-        let w = self.world.lock();
-        let awake = |s: &&Seat<'_>| s.flag.woken.load(Ordering::SeqCst) || !w.sleeps(s.id);
-        seats.iter().filter(awake).map(|s| s.name.clone()).collect()
     }
 
     async fn keep_pace(&self, spent: &mut Duration) {

@@ -113,7 +113,7 @@ async fn storm(seed: u64) -> (SimWorld, Vec<String>, BTreeMap<&'static str, usiz
     };
     SimRuntime::new(&world).run_with(&spawner, play, &mut |_| {}).await.unwrap();
     let outcomes = outcomes.lock().unwrap().clone();
-    let mut wrong = world.violations();
+    let mut wrong: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
     let mut ends = BTreeMap::new();
     for ((node, gpu), o) in &outcomes {
         match o.end {

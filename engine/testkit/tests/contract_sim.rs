@@ -118,7 +118,7 @@ async fn the_simulator_keeps_the_contract() {
         }
         let lifted = sim.world.violations();
         // The contract makes the port lift a foreign drain on purpose, once: the rule book must have seen it.
-        assert!(lifted.iter().any(|v| v.contains("lifted a drain")), "{lifted:?}");
+        assert!(lifted.iter().any(|v| v.what.contains("lifted a drain")), "{lifted:?}");
     }
 }
 

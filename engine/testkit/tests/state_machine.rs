@@ -204,7 +204,7 @@ async fn a_reset_is_done_once_and_never_under_a_process() {
         "the engine was restarted"
     );
     perform(&w, &reset_order(&w, "o2", "r1", "gpu001", 2)).await;
-    assert!(w.violations()[0].contains("second time"), "{:?}", w.violations());
+    assert!(w.violations()[0].what.contains("second time"), "{:?}", w.violations());
 
     w.inject(&name("gpu002"), 1, Fault::Holder { pid: 41_822, name: "python3".into() }).unwrap();
     let held = perform(&w, &reset_order(&w, "o3", "r2", "gpu002", 1)).await;
@@ -218,7 +218,7 @@ async fn a_reset_is_done_once_and_never_under_a_process() {
     let busy = perform(&w, &reset_order(&w, "o4", "r3", "gpu003", 4)).await;
     assert!(matches!(busy, WorkResult::Reset { outcome: ResetOutcome::Refused { .. }, .. }));
     assert_eq!(w.resets().len(), 2);
-    assert!(w.violations()[1].contains("while job"), "{:?}", w.violations());
+    assert!(w.violations()[1].what.contains("while job"), "{:?}", w.violations());
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn the_rule_book_sees_what_an_engine_may_not_do() {
     let found = w.violations();
     assert_eq!(found.len(), 3, "{found:#?}");
     for (v, word) in found.iter().zip(["overwrote a reason", "while sick", "not the engine's"]) {
-        assert!(v.contains(word), "{v}");
+        assert!(v.what.contains(word), "{v}");
     }
 }
 

@@ -153,7 +153,7 @@ pub(super) fn sum_up(e: &Evidence<'_>) -> DemoSummary {
     let (finished, lost_to_hardware, open) = e.world.job_counts();
     let jobs = JobCounts { finished, lost_to_hardware, lost_to_engine: e.world.jobs_lost_to_engine(), open };
     let touched = e.marks.iter().filter(|m| !still_there(e.world, m)).count();
-    let violations = e.world.violations();
+    let violations: Vec<String> = e.world.violations().iter().map(ToString::to_string).collect();
     let journal = JournalCounts {
         events: e.report.events,
         runs: e.report.runs,

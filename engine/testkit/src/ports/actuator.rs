@@ -1,7 +1,8 @@
 //! The node actuator port onto simulated nodes.
 
+use super::in_flight::InFlight;
 use crate::time::SimClock;
-use crate::world::{Order, SimWorld};
+use crate::world::{Flight, Order, SimWorld};
 use async_trait::async_trait;
 use engine_core::known::{Cause, Known};
 use engine_core::model::{NodeGpus, NodeName};
@@ -39,9 +40,12 @@ impl SimActuator {
             let unseen = NodeGpus::unseen(Cause::TimedOut, "the node's tools did not answer in time");
             return WorkResult::Inspected(Box::new(unseen));
         }
-        let w = self.world.lock();
+        let mut w = self.world.lock();
         match w.find(&order.node) {
-            Some(n) => WorkResult::Inspected(Box::new(w.view_gpus(n))),
+            Some(n) => {
+                w.seen_by_tools(n);
+                WorkResult::Inspected(Box::new(w.view_gpus(n)))
+            }
             None => no_node(&order.node),
         }
     }
@@ -50,20 +54,25 @@ impl SimActuator {
         let run = order.run.as_ref().map(|r| r.as_str().to_owned());
         let begun = self.world.lock().begin_reset(&order.id, &order.node, run.as_deref(), uuid, bus_id);
         let finish = || self.world.lock().finish_reset(&order.id, &order.node, run.as_deref(), uuid);
+        let flight = || Flight::Reset(order.id.clone(), order.node.clone(), run.clone(), uuid.to_owned());
         match begun {
             Order::Now(result) => {
                 self.clock.sleep(SignedDuration::from_millis(300)).await;
                 result
             }
             Order::Hangs { applied } => {
+                let flight = InFlight::new(&self.world, flight());
                 self.clock.sleep(order.limit).await;
+                flight.landed();
                 if applied {
                     finish();
                 }
                 WorkResult::Ambiguous(format!("nvidia-smi was killed after {:#}", order.limit))
             }
             Order::Reset(needs) if needs <= order.limit => {
+                let flight = InFlight::new(&self.world, flight());
                 self.clock.sleep(needs).await;
+                flight.landed();
                 finish()
             }
             Order::Reset(_) => {

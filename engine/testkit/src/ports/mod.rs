@@ -2,6 +2,7 @@
 
 mod actuator;
 mod ids;
+mod in_flight;
 mod scheduler;
 mod telemetry;
 

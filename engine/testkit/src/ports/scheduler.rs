@@ -1,7 +1,8 @@
 //! The scheduler port onto a simulated controller.
 
+use super::in_flight::InFlight;
 use crate::time::SimClock;
-use crate::world::{Course, Inner, Op, SimWorld, Who};
+use crate::world::{Course, Flight, Inner, Op, SimWorld, Who};
 use async_trait::async_trait;
 use engine_core::known::{Cause, Known, Unknown};
 use engine_core::model::{Job, Node, NodeName, Partition, Reservation};
@@ -12,19 +13,27 @@ use engine_runtime::ports::{Clock, Controller, LockReservation, Observed, Read, 
 pub struct SimScheduler {
     world: SimWorld,
     clock: SimClock,
+    /// The node whose chance decides how calls go; `None` for that of the controller.
+    home: Option<usize>,
 }
 
 impl SimScheduler {
     /// Builds a client of a world's controller.
     pub fn new(world: &SimWorld) -> Self {
-        Self { world: world.clone(), clock: SimClock::new(world) }
+        Self { world: world.clone(), clock: SimClock::new(world), home: None }
+    }
+
+    /// Builds a client for work on one node: how its calls go depends on nothing that happens elsewhere.
+    pub fn for_node(world: &SimWorld, node: &NodeName) -> Self {
+        let home = world.lock().find(node);
+        Self { home, ..Self::new(world) }
     }
 
     /// Reads: what is seen is the world at the moment of the answer, and dated to the beginning of the read.
     async fn read<T>(&self, look: impl FnOnce(&Inner) -> Result<T, Unknown> + Send) -> Read<T> {
         let (at, course) = {
             let mut w = self.world.lock();
-            (w.now, w.course_of_read())
+            (w.now, w.course_of_read(self.home))
         };
         match course {
             Course::Lost(after, unknown) => {
@@ -42,7 +51,7 @@ impl SimScheduler {
     async fn write(&self, op: Op) -> Write {
         let (sent, course) = {
             let mut w = self.world.lock();
-            (w.now, w.course_of_write(&op))
+            (w.now, w.course_of_write(self.home, &op))
         };
         match course {
             Course::Lost(after, text) => {
@@ -50,7 +59,9 @@ impl SimScheduler {
                 Write::Ambiguous(text)
             }
             Course::Answered(after) => {
+                let flight = InFlight::new(&self.world, Flight::Write(op.clone(), sent));
                 self.clock.sleep(after).await;
+                flight.landed();
                 let mut w = self.world.lock();
                 let done = w.apply(&Who::Engine, &op, sent);
                 w.place_jobs();
@@ -79,7 +90,14 @@ impl Scheduler for SimScheduler {
     }
 
     async fn node(&self, node: &NodeName) -> Read<Node> {
-        self.read(|w| w.find(node).map(|n| w.view_node(n)).ok_or_else(|| no_such_node(node))).await
+        let read =
+            self.read(|w| w.find(node).map(|n| w.view_node(n)).ok_or_else(|| no_such_node(node))).await?;
+        let mut w = self.world.lock();
+        if let Some(n) = w.find(node) {
+            let page = &mut w.nodes[n].page;
+            page.read_at = page.read_at.max(Some(read.at));
+        }
+        Ok(read)
     }
 
     async fn nodes(&self) -> Read<Vec<Node>> {

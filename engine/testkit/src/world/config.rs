@@ -29,6 +29,10 @@ pub struct SimConfig {
     pub driver_version: String,
     /// User as which the engine writes to Slurm.
     pub engine_user: String,
+    /// Probability that what was under way when its engine died takes effect all the same.
+    pub outlives_engine: f64,
+    /// How much history is kept.
+    pub keep_log: KeepLog,
     /// A foreign change this short before the engine's write cannot be seen by anybody: Slurm has no
     /// compare-and-set. It is logged as a race, not as a violation.
     pub race_window: SignedDuration,
@@ -49,9 +53,20 @@ impl SimConfig {
             dcgm_version: "4.6.0".to_owned(),
             driver_version: "570.172.08".to_owned(),
             engine_user: "root".to_owned(),
+            outlives_engine: 0.5,
+            keep_log: KeepLog::All,
             race_window: SignedDuration::from_millis(250),
         }
     }
+}
+
+/// How much of the history of a world is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepLog {
+    /// All of it, in one list.
+    All,
+    /// The last so many entries of each node, and of what is about none.
+    PerNode(usize),
 }
 
 /// Jobs that arrive by themselves.

@@ -32,6 +32,15 @@ impl Op {
     }
 }
 
+/// Work that was under way when nobody waited for it any more.
+#[derive(Debug, Clone)]
+pub(crate) enum Flight {
+    /// A write that slurmctld has or has not yet.
+    Write(Op, Timestamp),
+    /// A reset: order, node, run and UUID.
+    Reset(String, NodeName, Option<String>, String),
+}
+
 /// How the controller behaves.
 #[derive(Debug, Default)]
 pub(crate) struct Controller {
@@ -94,19 +103,19 @@ impl Inner {
         }
     }
 
-    fn slow(&mut self, usual: SignedDuration) -> SignedDuration {
+    fn slow(&mut self, home: Option<usize>, usual: SignedDuration) -> SignedDuration {
         if let Some(Hiccup::Slow(d)) = self.controller.once.front().copied() {
             self.controller.once.pop_front();
             return d;
         }
-        if self.chance(self.cfg.hiccups.slow) {
-            return SignedDuration::from_millis(self.rng.random_range(1_000..8_000));
+        if self.chance(home, self.cfg.hiccups.slow) {
+            return SignedDuration::from_millis(self.luck(home).random_range(1_000..8_000));
         }
         usual
     }
 
     /// Decides how a read goes.
-    pub(crate) fn course_of_read(&mut self) -> Course<Unknown> {
+    pub(crate) fn course_of_read(&mut self, home: Option<usize>) -> Course<Unknown> {
         let t = &self.cfg.timings;
         let (limit, retry, usual) = (t.client_timeout, t.connect_retry, t.read);
         let timed_out = || Unknown::new(Cause::TimedOut, "slurmctld did not answer in time");
@@ -131,24 +140,37 @@ impl Inner {
             _ => {}
         }
         let rates = self.cfg.hiccups;
-        if self.chance(rates.read_fails) {
+        if self.chance(home, rates.read_fails) {
             return Course::Lost(
                 retry,
                 Unknown::new(Cause::ReadFailed, "Unable to contact slurm controller"),
             );
         }
-        if self.chance(rates.read_empty) {
+        if self.chance(home, rates.read_empty) {
             return Course::Lost(usual, Unknown::new(Cause::EmptyAnswer, "the answer was empty"));
         }
-        let took = self.slow(usual);
+        let took = self.slow(home, usual);
         if took >= limit { Course::Lost(limit, timed_out()) } else { Course::Answered(took) }
     }
 
+    /// Decides what becomes of work whose engine died: it takes effect a moment later, or never.
+    pub(crate) fn outlives(&mut self, flight: Flight) {
+        let place = match &flight {
+            Flight::Write(op, _) => op.node().and_then(|n| self.find(n)),
+            Flight::Reset(_, node, ..) => self.find(node),
+        };
+        if self.chance(place, self.cfg.outlives_engine) {
+            let delay = self.draw_ms(place, &(5..=4_000));
+            self.push_in(delay, Happening::Outlives(flight));
+        }
+    }
+
     /// Decides how a write goes, and queues it where it is applied behind the client's back.
-    pub(crate) fn course_of_write(&mut self, op: &Op) -> Course<String> {
+    pub(crate) fn course_of_write(&mut self, home: Option<usize>, op: &Op) -> Course<String> {
+        let sent = self.now;
+        self.judge_write(op);
         let t = &self.cfg.timings;
         let (limit, retry, usual) = (t.client_timeout, t.connect_retry, t.write);
-        let sent = self.now;
         let timed_out = || "slurm_update error: Socket timed out on send/recv operation".to_owned();
         if self.controller.refuses {
             return Course::Lost(retry, "slurm_update error: Unable to contact slurm controller".to_owned());
@@ -170,15 +192,15 @@ impl Inner {
             _ => {}
         }
         let rates = self.cfg.hiccups;
-        if self.chance(rates.write_applied_later) {
-            let delay = SignedDuration::from_millis(self.rng.random_range(500..20_000));
+        if self.chance(home, rates.write_applied_later) {
+            let delay = SignedDuration::from_millis(self.luck(home).random_range(500..20_000));
             self.push_in(delay, Happening::AppliedLate(op.clone(), sent));
             return Course::Lost(limit, timed_out());
         }
-        if self.chance(rates.write_lost) {
+        if self.chance(home, rates.write_lost) {
             return Course::Lost(limit, timed_out());
         }
-        let took = self.slow(usual);
+        let took = self.slow(home, usual);
         if took >= limit {
             self.push_in(took, Happening::AppliedLate(op.clone(), sent));
             return Course::Lost(limit, timed_out());
@@ -215,7 +237,8 @@ impl Inner {
         }
         let user = if *who == Who::Engine { self.cfg.engine_user.clone() } else { who.to_string() };
         let serial = self.next_serial();
-        let r = SimReservation { node, start: to_second(self.now), end: to_second(end), user, serial };
+        let (start, made, end) = (to_second(self.now), self.now, to_second(end));
+        let r = SimReservation { node, start, made, end, user, serial };
         self.push(r.end, Happening::ReservationEnds(name.to_owned(), serial));
         self.reservations.insert(name.to_owned(), r);
         self.note(who, Some(node), format!("reserves the node as {name}"));
@@ -230,7 +253,7 @@ impl Inner {
             return refused(RefusalKind::NotFound, "Requested reservation is invalid");
         };
         if *who == Who::Engine && !name.starts_with("slurmedic-") {
-            self.violation(Some(r.node), format!("deleted reservation {name}, which is not the engine's"));
+            self.violation(4, Some(r.node), format!("deleted reservation {name}, which is not the engine's"));
         }
         self.note(who, Some(r.node), format!("deletes reservation {name}"));
         Write::Accepted
@@ -240,8 +263,7 @@ impl Inner {
     pub(crate) fn processes_on(&self, n: usize, gpu: u32) -> Vec<GpuProcess> {
         let stranger = self.nodes[n].gpus.iter().find(|g| g.index == gpu).and_then(|g| g.holder.clone());
         let of_jobs = self
-            .jobs
-            .values()
+            .jobs_of(n)
             .filter(|j| j.uses(n, gpu) && matches!(j.state, JobState::Running | JobState::Suspended))
             .map(|j| GpuProcess { pid: 20_000 + (j.id % 10_000) as u32, name: "python3".to_owned() });
         stranger.into_iter().chain(of_jobs).collect()
@@ -275,10 +297,14 @@ impl Inner {
             return self.answer(id, WorkResult::Refused(format!("no GPU here is both {uuid} and {bus_id}")));
         };
         let since = later(self.now, -self.cfg.race_window);
-        let busy = self.jobs.values().find(|j| j.uses(n, gpu)).map(|j| (j.id, j.start));
+        let busy = self.jobs_of(n).find(|j| j.uses(n, gpu)).map(|j| (j.id, j.start));
         if let Some((job, start)) = busy {
             if start.is_none_or(|s| s < since) {
-                self.violation(Some(n), format!("a reset of GPU {gpu} was ordered while job {job} had it"));
+                self.violation(
+                    9,
+                    Some(n),
+                    format!("a reset of GPU {gpu} was ordered while job {job} had it"),
+                );
             }
             let holders = self.processes_on(n, gpu);
             let why = format!("job {job} has the GPU");
@@ -297,15 +323,16 @@ impl Inner {
         if let Some(run) = run
             && self.resets.iter().any(|r| r.run.as_deref() == Some(run) && r.node == *node && r.gpu == gpu)
         {
-            self.violation(Some(n), format!("GPU {gpu} was reset a second time by run {run}"));
+            self.violation(1, Some(n), format!("GPU {gpu} was reset a second time by run {run}"));
         }
+        self.judge_reset(n, run);
         self.orders.insert(id.to_owned(), None);
         self.note(&Who::Engine, Some(n), format!("begins to reset GPU {gpu}"));
         if let Some(applied) = hang {
             return Order::Hangs { applied };
         }
         let range = self.cfg.timings.reset_ms.clone();
-        Order::Reset(self.draw_ms(&range))
+        Order::Reset(self.draw_ms(Some(n), &range))
     }
 
     fn answer(&mut self, id: &str, result: WorkResult) -> Order {
@@ -328,14 +355,16 @@ impl Inner {
             return WorkResult::Refused(format!("no GPU here is {uuid}"));
         };
         let gpu = self.nodes[n].gpus[place].index;
-        let began = self.jobs.values().find(|j| j.uses(n, gpu)).map(|j| j.id);
+        let began = self.jobs_of(n).find(|j| j.uses(n, gpu)).map(|j| j.id);
         if let Some(job) = began {
-            self.violation(Some(n), format!("GPU {gpu} was reset under job {job}"));
+            self.violation(9, Some(n), format!("GPU {gpu} was reset under job {job}"));
             self.finish(job, JobState::Failed, &Who::Engine, "dies of a reset");
         }
         let g = &mut self.nodes[n].gpus[place];
         g.reset();
         let cured = g.ailment().is_none();
+        self.nodes[n].page.reset_at = Some(self.now);
+        self.keep_health(n);
         self.restart_tools(n);
         self.resets.push(ResetRecord {
             at: self.now,

@@ -1,6 +1,6 @@
 //! What happens in the world by itself or by script, in the order of its time.
 
-use super::control::Op;
+use super::control::{Flight, Op};
 use super::gpu::Fault;
 use super::log::Who;
 use super::script::Script;
@@ -29,6 +29,8 @@ pub(crate) enum Happening {
     ReservationEnds(String, u64),
     /// A write that timed out at the client is applied; sent at that time.
     AppliedLate(Op, Timestamp),
+    /// Work whose engine died takes effect.
+    Outlives(Flight),
     /// The controller answers again.
     ControllerBack(u64),
     /// A reboot is through.
@@ -44,9 +46,7 @@ impl Inner {
             Happening::JobEnds(id, life) => self.job_ends(id, life),
             Happening::EpilogEnds(id) => self.epilog_ends(id),
             Happening::JobForgotten(id) => {
-                if self.jobs.get(&id).is_some_and(|j| j.state.is_finished() && !j.completing) {
-                    self.jobs.remove(&id);
-                }
+                self.forget_job(id);
             }
             Happening::NodeAnswers(n, life) => self.node_answers(n, life),
             Happening::NodeSilent(n, life) => self.node_silent(n, life),
@@ -62,6 +62,14 @@ impl Inner {
                 let write = self.apply(&Who::Engine, &op, sent);
                 let place = op.node().and_then(|n| self.find(n));
                 self.note(&Who::Slurm, place, format!("a write that had timed out is applied: {write:?}"));
+            }
+            Happening::Outlives(Flight::Write(op, sent)) => {
+                let write = self.apply(&Who::Engine, &op, sent);
+                let place = op.node().and_then(|n| self.find(n));
+                self.note(&Who::Slurm, place, format!("a write of a dead engine is applied: {write:?}"));
+            }
+            Happening::Outlives(Flight::Reset(id, node, run, uuid)) => {
+                self.finish_reset(&id, &node, run.as_deref(), &uuid);
             }
             Happening::ControllerBack(serial) => self.controller_back(serial),
             Happening::Rebooted(n, life) => self.rebooted(n, life),
@@ -110,6 +118,17 @@ impl Inner {
         Ok(None)
     }
 
+    /// Repairs a GPU.
+    pub(crate) fn cure(&mut self, node: &engine_core::model::NodeName, gpu: u32) -> Result<(), String> {
+        let n = self.find(node).ok_or_else(|| format!("there is no node {node}"))?;
+        let place = self.nodes[n].gpus.iter_mut().find(|g| g.index == gpu);
+        let g = place.ok_or_else(|| format!("{node} has no GPU {gpu}"))?;
+        g.cure();
+        self.keep_health(n);
+        self.note(&Who::Hardware, Some(n), format!("GPU {gpu}: repaired"));
+        Ok(())
+    }
+
     fn break_node(&mut self, n: usize, gpu: u32, fault: &Fault) -> Result<(), String> {
         let node = &mut self.nodes[n];
         match fault {
@@ -123,6 +142,7 @@ impl Inner {
                 if g.break_by(on_gpu) {
                     self.hardware_kills(n, gpu);
                 }
+                self.keep_health(n);
             }
         }
         self.note(&Who::Hardware, Some(n), format!("GPU {gpu}: {}", fault.describe()));

@@ -40,6 +40,8 @@ pub enum Fault {
     ExporterDown,
     /// nv-hostengine is dead.
     DcgmDown,
+    /// The end of all faults: somebody repaired the GPU by hand.
+    Repaired,
 }
 
 impl Fault {
@@ -61,6 +63,7 @@ impl Fault {
             Self::ToolsBack => "the node's tools answer again".to_owned(),
             Self::ExporterDown => "dcgm-exporter died".to_owned(),
             Self::DcgmDown => "nv-hostengine died".to_owned(),
+            Self::Repaired => "repaired by hand".to_owned(),
         }
     }
 }
@@ -171,6 +174,12 @@ impl SimGpu {
                 self.hang = Some(*applied);
                 return false;
             }
+            Fault::Repaired => {
+                self.stubborn = false;
+                self.remap_failure = false;
+                self.reboot();
+                return false;
+            }
             Fault::ToolsHang | Fault::ToolsBack | Fault::ExporterDown | Fault::DcgmDown => return false,
         }
         true
@@ -210,6 +219,18 @@ impl SimGpu {
         }
         self.links_down = 0;
         self.hang = None;
+    }
+
+    /// Repairs the GPU, or puts a good one in its place: nothing of what was broken is left, nor remembered.
+    pub(crate) fn cure(&mut self) {
+        self.on_bus = true;
+        self.stubborn = false;
+        self.remap_failure = false;
+        self.remap_pending = false;
+        self.hot = false;
+        self.holder = None;
+        self.start_afresh();
+        self.forget_xids();
     }
 
     /// Restarts the DCGM engine: the only thing that clears the XID history.

@@ -88,6 +88,7 @@ impl Inner {
             only_on,
         };
         self.jobs.insert(id, job);
+        self.waiting.insert(id);
         id
     }
 
@@ -102,8 +103,22 @@ impl Inner {
         );
     }
 
+    /// Lists the jobs that are or were on a node.
+    pub(crate) fn jobs_of(&self, n: usize) -> impl Iterator<Item = &SimJob> {
+        self.nodes[n].jobs.iter().filter_map(|id| self.jobs.get(id))
+    }
+
+    /// slurmctld forgets a finished job.
+    pub(crate) fn forget_job(&mut self, id: u64) {
+        let Some(job) = self.jobs.get(&id).filter(|j| j.state.is_finished() && !j.completing) else { return };
+        if let Some(n) = job.node {
+            self.nodes[n].jobs.remove(&id);
+        }
+        self.jobs.remove(&id);
+    }
+
     fn free_gpus(&self, n: usize) -> Vec<u32> {
-        let on = |g: u32| self.jobs.values().any(|j| j.uses(n, g) && j.state != JobState::Suspended);
+        let on = |g: u32| self.jobs_of(n).any(|j| j.uses(n, g) && j.state != JobState::Suspended);
         self.nodes[n].gpus.iter().map(|g| g.index).filter(|g| !on(*g)).collect()
     }
 
@@ -143,8 +158,10 @@ impl Inner {
 
     /// Starts waiting jobs where there is room, oldest first.
     pub(crate) fn place_jobs(&mut self) {
-        let waiting: Vec<u64> =
-            self.jobs.values().filter(|j| j.state == JobState::Pending).map(|j| j.id).collect();
+        if self.waiting.is_empty() {
+            return;
+        }
+        let waiting: Vec<u64> = self.waiting.iter().copied().collect();
         if waiting.is_empty() || self.nodes.is_empty() {
             return;
         }
@@ -153,7 +170,8 @@ impl Inner {
                 continue;
             };
             let first = (id as usize).wrapping_mul(7) % self.nodes.len();
-            let place = (0..self.nodes.len()).map(|i| (first + i) % self.nodes.len()).find_map(|n| {
+            let (first, count) = only_on.map_or((first, self.nodes.len()), |n| (n, 1));
+            let place = (0..count).map(|i| (first + i) % self.nodes.len()).find_map(|n| {
                 let free = self.may_start(n, only_on).then(|| self.free_gpus(n))?;
                 (free.len() >= wanted).then(|| (n, free[..wanted].to_vec()))
             });
@@ -175,6 +193,8 @@ impl Inner {
         let what = format!("job {id} starts on GPUs {}", list(&gpus));
         job.gpus = gpus;
         let (end, life) = (later(now, job.run), job.life);
+        self.waiting.remove(&id);
+        self.nodes[n].jobs.insert(id);
         self.push(end, Happening::JobEnds(id, life));
         self.note(&Who::Users, Some(n), what);
     }
@@ -205,6 +225,7 @@ impl Inner {
         if job.state.is_finished() {
             return;
         }
+        self.waiting.remove(&id);
         job.state = state;
         job.end = Some(now);
         job.life += 1;
@@ -216,10 +237,11 @@ impl Inner {
         }
         if *who == Who::Engine {
             self.lost_jobs.push(id);
+            self.violation(9, node, format!("job {id} {how}"));
         }
         self.note(who, node, format!("job {id} {how}"));
         let range = self.cfg.timings.epilog_ms.clone();
-        let epilog = self.draw_ms(&range);
+        let epilog = self.draw_ms(node, &range);
         self.push_in(epilog, Happening::EpilogEnds(id));
     }
 
@@ -268,8 +290,7 @@ impl Inner {
 
     /// Kills what runs on a node and puts it back into the queue.
     pub(crate) fn requeue_jobs_of(&mut self, who: &Who, n: usize) {
-        let ids: Vec<u64> =
-            self.jobs.values().filter(|j| j.holds(n) && !j.completing).map(|j| j.id).collect();
+        let ids: Vec<u64> = self.jobs_of(n).filter(|j| j.holds(n) && !j.completing).map(|j| j.id).collect();
         for id in ids {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.state = JobState::Pending;
@@ -279,8 +300,11 @@ impl Inner {
                 job.start = None;
                 job.end = None;
             }
+            self.nodes[n].jobs.remove(&id);
+            self.waiting.insert(id);
             if *who == Who::Engine {
                 self.lost_jobs.push(id);
+                self.violation(9, Some(n), format!("job {id} is killed and requeued"));
             }
             self.note(who, Some(n), format!("job {id} is killed and requeued"));
         }
@@ -289,7 +313,7 @@ impl Inner {
     /// Ends the jobs on a GPU that broke.
     pub(crate) fn hardware_kills(&mut self, n: usize, gpu: u32) {
         let ids: Vec<u64> =
-            self.jobs.values().filter(|j| j.uses(n, gpu) && !j.completing).map(|j| j.id).collect();
+            self.jobs_of(n).filter(|j| j.uses(n, gpu) && !j.completing).map(|j| j.id).collect();
         for id in ids {
             self.finish(id, JobState::Failed, &Who::Hardware, "dies of the GPU's error");
         }

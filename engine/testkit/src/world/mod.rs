@@ -10,19 +10,22 @@ mod jobs;
 mod log;
 mod node;
 mod people;
+mod rules;
 mod script;
 mod state;
 mod views;
 
-pub use config::{HiccupRates, LoadConfig, SimConfig, Timings};
+pub use config::{HiccupRates, KeepLog, LoadConfig, SimConfig, Timings};
 pub use gpu::Fault;
 pub use log::{LogEntry, Who};
+pub use rules::{NOT_EXERCISED, RULES, Violation};
 pub use script::{Hiccup, PersonAction, Script, Trigger};
 pub use state::{RaceNote, ResetRecord};
 
-pub(crate) use control::{Course, Op, Order};
+pub(crate) use control::{Course, Flight, Op, Order};
 pub(crate) use events::Happening;
-pub(crate) use state::{Inner, Sleeper};
+pub(crate) use rules::OpenIntent;
+pub(crate) use state::{Inner, Sleeper, release};
 
 use engine_core::model::{Job, Node, NodeGpus, NodeName, Reservation};
 use jiff::{SignedDuration, Timestamp};
@@ -78,6 +81,11 @@ impl SimWorld {
     /// Breaks something now.
     pub fn inject(&self, node: &NodeName, gpu: u32, fault: Fault) -> Result<(), String> {
         self.run(Script::Fault { node: node.clone(), gpu, fault }).map(|_| ())
+    }
+
+    /// Repairs a GPU now, as hardware service would: whatever was broken on it is new.
+    pub fn cure(&self, node: &NodeName, gpu: u32) -> Result<(), String> {
+        self.lock().cure(node, gpu)
     }
 
     /// Has a person act at a time.
@@ -146,16 +154,28 @@ impl SimWorld {
 
     /// Returns the history.
     pub fn log(&self) -> Vec<LogEntry> {
-        self.lock().log.clone()
+        self.lock().log.iter().cloned().collect()
     }
 
     /// Returns the history from a place on.
     pub fn log_since(&self, from: usize) -> Vec<LogEntry> {
-        self.lock().log.get(from..).map(<[LogEntry]>::to_vec).unwrap_or_default()
+        self.lock().log.iter().skip(from).cloned().collect()
+    }
+
+    /// Returns what is kept of the history of one node, and of what is about no node, in the order of time.
+    pub fn log_of(&self, node: &NodeName) -> Vec<LogEntry> {
+        let w = self.lock();
+        let about = |e: &&LogEntry| e.node.is_none() || e.node.as_ref() == Some(node);
+        let mut out: Vec<LogEntry> = w.log.iter().filter(about).cloned().collect();
+        if let Some(n) = w.find(node) {
+            out.extend(w.nodes[n].log.iter().cloned());
+        }
+        out.sort_by_key(|e| e.at);
+        out
     }
 
     /// Lists what broke a rule of the constitution, in the order in which it happened.
-    pub fn violations(&self) -> Vec<String> {
+    pub fn violations(&self) -> Vec<Violation> {
         self.lock().violations.clone()
     }
 
@@ -167,6 +187,21 @@ impl SimWorld {
     /// Lists every reset that was carried out.
     pub fn resets(&self) -> Vec<ResetRecord> {
         self.lock().resets.clone()
+    }
+
+    /// Says whether the node's reason is the engine's, and for which run.
+    pub fn reason_run(&self, node: &NodeName) -> Option<engine_core::model::RunId> {
+        let w = self.lock();
+        let n = w.find(node)?;
+        let reason = w.nodes[n].reason.as_ref()?;
+        engine_core::ownership::run_of_reason(&reason.text)
+    }
+
+    /// Puts a finding of another checker into the rule book.
+    pub fn report(&self, rule: u8, node: Option<&NodeName>, what: impl Into<String>) {
+        let mut w = self.lock();
+        let place = node.and_then(|n| w.find(n));
+        w.violation(rule, place, what);
     }
 
     /// Counts the jobs that ended because of something the engine did.

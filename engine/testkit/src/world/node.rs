@@ -2,13 +2,15 @@
 
 use super::events::Happening;
 use super::gpu::SimGpu;
-use super::log::Who;
+use super::log::{LogEntry, Who};
+use super::rules::Page;
 use super::script::Trigger;
 use super::state::{Inner, to_second};
 use engine_core::model::{NodeFlag, NodeName};
 use engine_runtime::ports::{Refusal, RefusalKind, Write};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeSet;
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Longest reason that slurmctld keeps.
 const MAX_REASON: usize = 1_500;
@@ -53,6 +55,14 @@ pub(crate) struct SimNode {
     pub(crate) tools: Tools,
     /// Reboot asked for: whether RESUME follows it, and whether the node was drained before.
     pub(crate) reboot: Option<(bool, bool)>,
+    /// Jobs that are or were on the node, until slurmctld forgets them.
+    pub(crate) jobs: BTreeSet<u64>,
+    /// The chance of this node, once it was needed.
+    pub(crate) rng: Option<Box<ChaCha8Rng>>,
+    /// Its last entries in the history, where they are kept by node.
+    pub(crate) log: VecDeque<LogEntry>,
+    /// What the rule book remembers.
+    pub(crate) page: Page,
 }
 
 impl SimNode {
@@ -70,6 +80,10 @@ impl SimNode {
             gpus,
             tools: Tools { dcgm_up: true, exporter_up: true, hang: false, diag_running: false },
             reboot: None,
+            jobs: BTreeSet::new(),
+            rng: None,
+            log: VecDeque::new(),
+            page: Page { well_since: Some(now), ..Page::default() },
         }
     }
 
@@ -100,20 +114,6 @@ impl Inner {
         let user = self.user_of(who);
         let (at, written) = (to_second(self.now), self.now);
         self.nodes[n].reason = Some(SimReason { text, user, at, written, by: who.clone() });
-    }
-
-    /// Judges a write of the engine that is about to change a node which somebody else has marked (rule 4).
-    fn judge_engine(&mut self, n: usize, deed: &str, sent: Timestamp, when_marked: Option<(Who, Timestamp)>) {
-        let Some((who, at)) = when_marked.filter(|(w, _)| *w != Who::Engine) else { return };
-        let seen_by = at.checked_add(self.cfg.race_window).unwrap_or(at);
-        if seen_by <= sent {
-            self.violation(Some(n), format!("the engine {deed} that was made by {who} at {at}"));
-        } else {
-            self.race(
-                n,
-                format!("the engine {deed} that {who} had made {} before", self.now.duration_since(at)),
-            );
-        }
     }
 
     /// Sets DRAIN. The same state with the same reason is a no-op that keeps user and time.
@@ -166,11 +166,7 @@ impl Inner {
             let reason = node.reason.as_ref().map(|r| (r.by.clone(), r.written));
             self.judge_engine(n, "lifted a drain", sent, drain);
             self.judge_engine(n, "cleared a reason", sent, reason);
-            let sick = self.ailments(n);
-            if !sick.is_empty() {
-                let list: Vec<String> = sick.iter().map(|(g, what)| format!("GPU {g}: {what}")).collect();
-                self.violation(Some(n), format!("given back to service while sick: {}", list.join("; ")));
-            }
+            self.judge_return(n);
         }
         let node = &mut self.nodes[n];
         for flag in [NodeFlag::Drain, NodeFlag::Fail, NodeFlag::RebootRequested] {
@@ -179,13 +175,14 @@ impl Inner {
         node.down = false;
         node.reason = None;
         node.drained_by = None;
+        node.page.lifted_by = Some((who.clone(), self.now));
         node.reboot = None;
         node.flags.insert(NodeFlag::NotResponding);
         node.life += 1;
         let (life, alive) = (node.life, node.slurmd);
         if alive {
             let range = self.cfg.timings.answer_ms.clone();
-            let delay = self.draw_ms(&range);
+            let delay = self.draw_ms(Some(n), &range);
             self.push_in(delay, Happening::NodeAnswers(n, life));
         } else {
             self.push_in(self.cfg.timings.down_after, Happening::NodeDown(n, life));
@@ -285,7 +282,7 @@ impl Inner {
 
     /// Begins a reboot that was asked for, once no job holds the node.
     pub(crate) fn try_reboot(&mut self, n: usize) {
-        if !self.nodes[n].has(NodeFlag::RebootRequested) || self.jobs.values().any(|j| j.holds(n)) {
+        if !self.nodes[n].has(NodeFlag::RebootRequested) || self.jobs_of(n).any(|j| j.holds(n)) {
             return;
         }
         let before = self.nodes[n].reason.as_ref().map(|r| r.text.clone()).unwrap_or_default();
@@ -323,7 +320,9 @@ impl Inner {
             node.flags.remove(&NodeFlag::Drain);
             node.reason = None;
             node.drained_by = None;
+            node.page.lifted_by = Some((Who::Slurm, now));
         }
+        self.keep_health(n);
         self.note(&Who::Slurm, Some(n), "is back from its reboot");
     }
 

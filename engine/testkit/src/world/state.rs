@@ -1,19 +1,20 @@
 //! The whole state of a simulated world, its event queue, its history and its rule book.
 
-use super::config::SimConfig;
+use super::config::{KeepLog, SimConfig};
 use super::control::Controller;
 use super::events::Happening;
 use super::gpu::SimGpu;
 use super::jobs::SimJob;
 use super::log::{LogEntry, Who};
 use super::node::SimNode;
+use super::rules::{Intents, Violation};
 use super::script::{Reaction, Trigger};
 use engine_core::model::NodeName;
 use engine_runtime::ports::WorkResult;
 use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::task::Waker;
 
@@ -22,6 +23,8 @@ use std::task::Waker;
 pub(crate) struct SimReservation {
     pub(crate) node: usize,
     pub(crate) start: Timestamp,
+    /// The exact time at which it was made.
+    pub(crate) made: Timestamp,
     pub(crate) end: Timestamp,
     pub(crate) user: String,
     /// Tells a reservation from an earlier one of the same name.
@@ -71,20 +74,25 @@ pub(crate) struct Inner {
     pub(crate) nodes: Vec<SimNode>,
     pub(crate) by_name: BTreeMap<String, usize>,
     pub(crate) jobs: BTreeMap<u64, SimJob>,
+    /// Jobs that wait for a place, oldest first.
+    pub(crate) waiting: BTreeSet<u64>,
     pub(crate) next_job: u64,
     pub(crate) jobs_done: usize,
     pub(crate) jobs_broken: usize,
     pub(crate) keep_free: BTreeSet<usize>,
     pub(crate) reservations: BTreeMap<String, SimReservation>,
     pub(crate) controller: Controller,
-    pub(crate) log: Vec<LogEntry>,
-    pub(crate) violations: Vec<String>,
+    pub(crate) log: VecDeque<LogEntry>,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) intents: Intents,
     pub(crate) races: Vec<RaceNote>,
     pub(crate) lost_jobs: Vec<u64>,
     pub(crate) reactions: Vec<Reaction>,
     pub(crate) orders: BTreeMap<String, Option<WorkResult>>,
     pub(crate) resets: Vec<ResetRecord>,
     pub(crate) sleepers: BTreeMap<(Timestamp, u64), Sleeper>,
+    /// How many sleeps each participant has open.
+    pub(crate) sleeping: HashMap<u64, u32>,
     /// The participant that the driver polls now.
     pub(crate) seat: Option<u64>,
 }
@@ -109,20 +117,23 @@ impl Inner {
             nodes,
             by_name,
             jobs: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             next_job: 1_000,
             jobs_done: 0,
             jobs_broken: 0,
             keep_free,
             reservations: BTreeMap::new(),
             controller: Controller::default(),
-            log: Vec::new(),
+            log: VecDeque::new(),
             violations: Vec::new(),
+            intents: None,
             races: Vec::new(),
             lost_jobs: Vec::new(),
             reactions: Vec::new(),
             orders: BTreeMap::new(),
             resets: Vec::new(),
             sleepers: BTreeMap::new(),
+            sleeping: HashMap::new(),
             seat: None,
             cfg,
         };
@@ -149,15 +160,17 @@ impl Inner {
     }
 
     pub(crate) fn note(&mut self, who: &Who, node: Option<usize>, what: impl Into<String>) {
-        let node = node.map(|n| self.nodes[n].name.clone());
-        self.log.push(LogEntry { at: self.now, who: who.clone(), node, what: what.into() });
-    }
-
-    pub(crate) fn violation(&mut self, node: Option<usize>, what: impl Into<String>) {
-        let what = what.into();
-        let place = node.map(|n| format!("{}: ", self.nodes[n].name)).unwrap_or_default();
-        self.note(&Who::Engine, node, format!("VIOLATION: {what}"));
-        self.violations.push(format!("{} {place}{what}", self.now));
+        let name = node.map(|n| self.nodes[n].name.clone());
+        let entry = LogEntry { at: self.now, who: who.clone(), node: name, what: what.into() };
+        let (list, limit) = match (self.cfg.keep_log, node) {
+            (KeepLog::All, _) => (&mut self.log, usize::MAX),
+            (KeepLog::PerNode(limit), None) => (&mut self.log, limit),
+            (KeepLog::PerNode(limit), Some(n)) => (&mut self.nodes[n].log, limit),
+        };
+        if list.len() >= limit {
+            list.pop_front();
+        }
+        list.push_back(entry);
     }
 
     pub(crate) fn race(&mut self, node: usize, what: String) {
@@ -165,14 +178,24 @@ impl Inner {
         self.races.push(RaceNote { at: self.now, node: self.nodes[node].name.clone(), what });
     }
 
+    /// Gives the chance of a node, or that of the controller: each node has its own, so that what happens to it does
+    /// not depend on what happens elsewhere.
+    pub(crate) fn luck(&mut self, node: Option<usize>) -> &mut ChaCha8Rng {
+        let seed = self.cfg.seed;
+        match node.and_then(|n| self.nodes.get_mut(n).map(|node| (n, node))) {
+            Some((n, node)) => node.rng.get_or_insert_with(|| Box::new(node_rng(seed, n, 0))),
+            None => &mut self.rng,
+        }
+    }
+
     /// Draws a duration from a range of milliseconds.
-    pub(crate) fn draw_ms(&mut self, range: &RangeInclusive<i64>) -> SignedDuration {
-        SignedDuration::from_millis(self.rng.random_range(range.clone()))
+    pub(crate) fn draw_ms(&mut self, node: Option<usize>, range: &RangeInclusive<i64>) -> SignedDuration {
+        SignedDuration::from_millis(self.luck(node).random_range(range.clone()))
     }
 
     /// Draws with a probability; no draw is made for zero, so that quiet worlds stay comparable.
-    pub(crate) fn chance(&mut self, probability: f64) -> bool {
-        probability > 0.0 && self.rng.random_bool(probability.min(1.0))
+    pub(crate) fn chance(&mut self, node: Option<usize>, probability: f64) -> bool {
+        probability > 0.0 && self.luck(node).random_bool(probability.min(1.0))
     }
 
     /// Lets the scripts that wait for this deed of the engine begin.
@@ -217,15 +240,36 @@ impl Inner {
             if entry.key().0 > self.now {
                 break;
             }
-            wakers.push(entry.remove().waker);
+            let sleeper = entry.remove();
+            release(&mut self.sleeping, sleeper.seat);
+            wakers.push(sleeper.waker);
         }
         wakers
     }
 }
 
+/// Builds the chance of a node for one purpose.
+pub(crate) fn node_rng(seed: u64, node: usize, purpose: u64) -> ChaCha8Rng {
+    let mixed = seed
+        ^ (node as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ purpose.wrapping_mul(0xd1b5_4a32_d192_ed03);
+    ChaCha8Rng::seed_from_u64(mixed)
+}
+
 /// Adds a duration to a time; the end of time stays the end of time.
 pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Counts one sleep of a participant less.
+pub(crate) fn release(sleeping: &mut HashMap<u64, u32>, seat: Option<u64>) {
+    let Some(seat) = seat else { return };
+    if let Some(count) = sleeping.get_mut(&seat) {
+        *count -= 1;
+        if *count == 0 {
+            sleeping.remove(&seat);
+        }
+    }
 }
 
 /// Cuts a time to the second, as Slurm stores it.

@@ -18,8 +18,8 @@ impl Inner {
     /// Shows a node.
     pub(crate) fn view_node(&self, n: usize) -> Node {
         let node = &self.nodes[n];
-        let running = |j: &&super::jobs::SimJob| j.node == Some(n) && j.state == JobState::Running;
-        let gpus: usize = self.jobs.values().filter(running).map(|j| j.gpus.len()).sum();
+        let running = |j: &&super::jobs::SimJob| j.state == JobState::Running;
+        let gpus: usize = self.jobs_of(n).filter(running).map(|j| j.gpus.len()).sum();
         let total = node.gpus.len();
         let base = if node.down {
             BaseState::Down
@@ -31,7 +31,7 @@ impl Inner {
             BaseState::Mixed
         };
         let mut flags = NodeFlags { known: node.flags.clone(), unknown: Vec::new() };
-        if self.jobs.values().any(|j| j.node == Some(n) && j.completing) {
+        if self.jobs_of(n).any(|j| j.completing) {
             flags.known.insert(NodeFlag::Completing);
         }
         let shown_from = |start| later(start, self.cfg.timings.reservation_flags) <= self.now;
@@ -78,26 +78,25 @@ impl Inner {
 
     /// Shows the jobs, of one node or of all, finished ones included.
     pub(crate) fn view_jobs(&self, node: Option<usize>) -> Vec<Job> {
-        let wanted = |j: &&super::jobs::SimJob| node.is_none() || j.node == node;
-        self.jobs
-            .values()
-            .filter(wanted)
-            .map(|j| Job {
-                id: j.id,
-                display_id: j.id.to_string(),
-                state: Known::Known(j.state),
-                flags: if j.completing { vec![JobState::Completing] } else { Vec::new() },
-                unknown_states: Vec::new(),
-                user: Known::Known(j.user.clone()),
-                account: Known::Known(Some("science".to_owned())),
-                partition: Known::Known(PARTITION.to_owned()),
-                name: Known::Known(j.name.clone()),
-                nodes: Known::Known(j.node.map(|n| self.nodes[n].name.clone()).into_iter().collect()),
-                state_reason: Known::Known((j.state == JobState::Pending).then(|| "Resources".to_owned())),
-                start: Known::Known(j.start.map(to_second)),
-                end: Known::Known(j.end.map(to_second)),
-            })
-            .collect()
+        let show = |j: &super::jobs::SimJob| Job {
+            id: j.id,
+            display_id: j.id.to_string(),
+            state: Known::Known(j.state),
+            flags: if j.completing { vec![JobState::Completing] } else { Vec::new() },
+            unknown_states: Vec::new(),
+            user: Known::Known(j.user.clone()),
+            account: Known::Known(Some("science".to_owned())),
+            partition: Known::Known(PARTITION.to_owned()),
+            name: Known::Known(j.name.clone()),
+            nodes: Known::Known(j.node.map(|n| self.nodes[n].name.clone()).into_iter().collect()),
+            state_reason: Known::Known((j.state == JobState::Pending).then(|| "Resources".to_owned())),
+            start: Known::Known(j.start.map(to_second)),
+            end: Known::Known(j.end.map(to_second)),
+        };
+        match node {
+            Some(n) => self.jobs_of(n).map(show).collect(),
+            None => self.jobs.values().map(show).collect(),
+        }
     }
 
     /// Shows the reservations.
@@ -128,7 +127,7 @@ impl Inner {
 
     fn view_each(&self, n: usize) -> Vec<Gpu> {
         let node = &self.nodes[n];
-        let busy = |g: u32| self.jobs.values().any(|j| j.uses(n, g) && j.state == JobState::Running);
+        let busy = |g: u32| self.jobs_of(n).any(|j| j.uses(n, g) && j.state == JobState::Running);
         node.gpus
             .iter()
             .map(|g| g.view(self.processes_on(n, g.index), busy(g.index), node.tools.dcgm_up))
