@@ -168,6 +168,8 @@ pub fn make_plan(request: PlanRequest<'_>, render: &dyn Render) -> Result<Plan, 
         rollback,
         approval: playbook.approval,
         ends: playbook.ends,
+        policy: None,
+        cost: None,
     })
 }
 

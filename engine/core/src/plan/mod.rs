@@ -13,6 +13,7 @@ use crate::fact::FactSet;
 use crate::model::{NodeName, RunId};
 use crate::ownership::NodeMark;
 use crate::playbook::{ApprovalClass, Ends, PlaybookRef};
+use crate::policy::{Cost, Verdict};
 use crate::run::Actor;
 use crate::value::Value;
 use jiff::{SignedDuration, Timestamp};
@@ -197,6 +198,12 @@ pub struct Plan {
     pub ends: Ends,
     /// Who and what is touched.
     pub blast: BlastRadius,
+    /// What the policy said when the plan was made; absent in plans of releases before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Verdict>,
+    /// What the run costs the queue; absent where nobody reckoned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 impl Plan {

@@ -10,6 +10,7 @@
 //!                Quota ─▶ admit(locks held now): the same budgets, counted inside the journal's transaction
 //! ```
 
+mod cost;
 mod document;
 mod fleet;
 mod judge;
@@ -21,6 +22,7 @@ mod service;
 mod share;
 mod windows;
 
+pub use cost::{Ahead, Cost, CostInput, Delayed, Felt, Holding, MAX_LISTED, Moment, WorkTime, cost};
 pub use document::{
     Approvals, Breaker, Budgets, Canary, ConcurrentRuns, IdleGap, Limit, MAX_LIMIT, MAX_QUORUM, OptOut,
     Policy, Quorum, Racks, Rates, RepeatOffenders, Storm,

@@ -83,6 +83,8 @@ pub(crate) fn plan(
         approval,
         ends,
         blast: BlastRadius { nodes: vec![node], gpus: None, running_jobs: Vec::new(), jobs_known: true },
+        policy: None,
+        cost: None,
     }
 }
 

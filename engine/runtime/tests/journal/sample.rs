@@ -70,6 +70,8 @@ pub(crate) fn plan(run: &RunId, node: &NodeName) -> Plan {
             running_jobs: Vec::new(),
             jobs_known: true,
         },
+        policy: None,
+        cost: None,
     }
 }
 
