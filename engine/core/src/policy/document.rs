@@ -3,9 +3,10 @@
 //! Every key has a conservative default, and `policies/default.yaml` is the same thing written out; a test holds the two
 //! together. The playbook crate reads the file; here is only what it says.
 
-use super::layout::RackSource;
+use super::hosts::Hosts;
+use super::layout::Racks;
 use super::roles::Roles;
-use super::share::{Period, Rate, Share};
+use super::share::{Period, Rate, Share, Storm};
 use super::windows::{Freeze, Window};
 use crate::action::EffectClass;
 use crate::digest::Digest;
@@ -14,17 +15,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// How many nodes may be out of service, whoever took them.
     pub budgets: Budgets,
     /// How many runs go on side by side.
-    pub concurrent_runs: ConcurrentRuns,
+    pub concurrent_runs: u32,
     /// How often something is changed, per effect class.
     pub rates: Rates,
     /// How often the same fault of the same target is tried.
-    pub attempts: Limit,
+    pub attempts: Rate,
     /// When a piece of hardware is a matter for a person.
     pub repeat_offenders: RepeatOffenders,
     /// When disruptive work may begin; none means always.
@@ -43,8 +44,29 @@ pub struct Policy {
     pub breaker: Breaker,
     /// Which nodes share a rack or a fabric.
     pub racks: Racks,
-    /// How long a run may be put off to find a moment at which it costs the queue less.
-    pub idle_gap: IdleGap,
+    /// How long a run may be put off to find a moment at which it costs the queue less. Zero: not at all.
+    pub idle_gap: Period,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            budgets: Budgets::default(),
+            concurrent_runs: 4,
+            rates: Rates::default(),
+            attempts: Rate::new(2, Period::hours(24)),
+            repeat_offenders: RepeatOffenders::default(),
+            windows: Vec::new(),
+            freezes: Vec::new(),
+            opt_out: OptOut::default(),
+            canary: Canary::default(),
+            roles: Roles::default(),
+            approvals: Approvals::default(),
+            breaker: Breaker::default(),
+            racks: Racks::default(),
+            idle_gap: Period::hours(2),
+        }
+    }
 }
 
 impl Policy {
@@ -97,17 +119,6 @@ impl Default for Budgets {
     }
 }
 
-/// How many runs go on side by side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ConcurrentRuns(pub u32);
-
-impl Default for ConcurrentRuns {
-    fn default() -> Self {
-        Self(4)
-    }
-}
-
 /// How often something is changed, per effect class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -142,39 +153,22 @@ impl Rates {
     }
 }
 
-/// At most so many within a length of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limit {
-    /// How many; never more than [`MAX_LIMIT`].
-    pub most: u32,
-    /// Within which length of time.
-    pub within: Period,
-}
-
-/// The highest limit of attempts or events that a policy may set: none is endless (rule 13).
-pub const MAX_LIMIT: u32 = 1000;
-
-impl Default for Limit {
-    /// The attempts at one fault of one target.
-    fn default() -> Self {
-        Self { most: 2, within: Period::hours(24) }
-    }
-}
+/// The highest number that a policy may set for runs, rates, attempts or events: none is endless (rule 13).
+pub const MAX_NUMBER: u32 = 10_000;
 
 /// When a piece of hardware has been worked on so often that only a person may go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepeatOffenders {
     /// Per GPU, by serial number, or by UUID where there is none.
-    pub gpu: Limit,
+    pub gpu: Rate,
     /// Per slot: node and bus id, whichever GPU is in it.
-    pub slot: Limit,
+    pub slot: Rate,
 }
 
 impl Default for RepeatOffenders {
     fn default() -> Self {
-        let limit = Limit { most: 3, within: Period::hours(30 * 24) };
+        let limit = Rate::new(3, Period::hours(30 * 24));
         Self { gpu: limit, slot: limit }
     }
 }
@@ -199,8 +193,8 @@ impl Default for OptOut {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Canary {
-    /// Nodes, expanded.
-    pub nodes: BTreeSet<String>,
+    /// Nodes.
+    pub nodes: Hosts,
     /// Partitions.
     pub partitions: BTreeSet<String>,
     /// Slurm features.
@@ -265,63 +259,32 @@ impl Quorum {
     }
 }
 
-/// What stops all mutations until a person resets it.
+/// What stops all mutations until a person resets it. Each event has the number or share at which it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// Nodes of the fleet with a new fault.
+    /// Nodes of the fleet with a new fault: more than this share.
     pub fleet: Storm,
-    /// Nodes of one partition with a new fault.
+    /// Nodes of one partition with a new fault: more than this share.
     pub partition: Storm,
-    /// Racks with a new fault.
-    pub racks: Limit,
-    /// Actions that turned out to be wrong.
-    pub wrongful_actions: Limit,
-    /// Effects of which nobody can say whether they were applied.
-    pub ambiguous_outcomes: Limit,
+    /// Racks with new faults on more than one node: as many as this.
+    pub racks: Rate,
+    /// Actions that turned out to be wrong: as many as this.
+    pub wrongful_actions: Rate,
+    /// Effects of which nobody can say whether they were applied: as many as this.
+    pub ambiguous_outcomes: Rate,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
         let quarter = Period::minutes(15);
         Self {
-            fleet: Storm { share: Share::percent(10), within: quarter },
-            partition: Storm { share: Share::percent(20), within: quarter },
-            racks: Limit { most: 2, within: quarter },
-            wrongful_actions: Limit { most: 1, within: Period::hours(24) },
-            ambiguous_outcomes: Limit { most: 3, within: Period::hours(1) },
+            fleet: Storm { share: Share::percent(10), per: quarter },
+            partition: Storm { share: Share::percent(20), per: quarter },
+            racks: Rate::new(2, quarter),
+            wrongful_actions: Rate::new(1, Period::hours(24)),
+            ambiguous_outcomes: Rate::new(3, Period::hours(1)),
         }
-    }
-}
-
-/// More than a share of a group within a length of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Storm {
-    /// The share that is still borne.
-    pub share: Share,
-    /// Within which length of time.
-    pub within: Period,
-}
-
-/// Where the racks and fabric domains come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Racks {
-    /// The racks.
-    pub from: RackSource,
-    /// Fabric domains by name, such as NVLink domains: nodes, expanded. The blocks of topology.conf count as well.
-    pub fabrics: BTreeMap<String, Vec<String>>,
-}
-
-/// How long a run may be put off to find a moment at which it costs the queue less. Zero: not at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct IdleGap(pub Period);
-
-impl Default for IdleGap {
-    fn default() -> Self {
-        Self(Period::hours(2))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The fleet as the budgets see it: which nodes are out of service and why, in which groups, indexed once per look.
 
+use super::hosts::Hosts;
 use super::layout::{Groups, Layout, UNKNOWN_RACK};
 use super::service::{Out, Service, service};
 use crate::known::{Cause, Known, Unknown};
@@ -332,8 +333,8 @@ fn partitions(
 }
 
 fn named(kind: GroupKind, groups: &Groups, finder: &Finder<'_>) -> Vec<Group> {
-    let group = |(name, nodes): (&String, &Vec<String>)| Group {
-        members: finder.places(nodes.iter().map(String::as_str)),
+    let group = |(name, nodes): (&String, &Hosts)| Group {
+        members: finder.places(nodes.names().iter().map(String::as_str)),
         ..Group::new(kind, name)
     };
     groups.iter().map(group).collect()

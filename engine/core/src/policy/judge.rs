@@ -1,10 +1,11 @@
 //! The judgement of one request: every rule of the policy, each with its numbers; the worst answer is the verdict.
 
-use super::document::{Limit, Policy};
+use super::document::Policy;
 use super::fleet::{Fleet, GroupKind, Member};
 use super::ledger::{GpuIdentity, Ledger};
 use super::quota::Quota;
 use super::service::Service;
+use super::share::Rate;
 use super::windows::{Opening, opening};
 use crate::action::EffectClass;
 use crate::digest::Digest;
@@ -286,7 +287,7 @@ impl Bench<'_> {
     }
 
     fn attempts(&mut self) {
-        let Limit { most, within } = self.policy.attempts;
+        let Rate { most, per } = self.policy.attempts;
         let (r, now) = (self.request, self.now);
         let same_gpu = |past: &Option<GpuIdentity>| match (past, &r.gpu) {
             (Some(a), Some(b)) => a.may_be(b),
@@ -304,11 +305,11 @@ impl Bench<'_> {
             .ledger
             .runs_on(&r.node)
             .iter()
-            .filter(|p| p.run != r.run && within.reaches(p.began, now))
+            .filter(|p| p.run != r.run && per.reaches(p.began, now))
             .filter(|p| same_gpu(&p.gpu) && same_fault(&p.faults, &p.playbook))
             .count();
         let of = if r.faults.is_empty() { r.playbook.id.clone() } else { r.faults.join(", ") };
-        let says = format!("{of}: {tried} of {most} attempts in {within} are used on {}", r.node);
+        let says = format!("{of}: {tried} of {most} attempts in {per} are used on {}", r.node);
         let outcome = if tried < most as usize { Outcome::Permit } else { Outcome::NeedsPerson };
         self.find(Rule::Attempts, outcome, says);
     }
@@ -317,8 +318,7 @@ impl Bench<'_> {
         let Some(gpu) = &self.request.gpu else { return };
         let now = self.now;
         let limits = &self.policy.repeat_offenders;
-        let count =
-            |times: &[Timestamp], l: Limit| times.iter().filter(|t| l.within.reaches(**t, now)).count();
+        let count = |times: &[Timestamp], l: Rate| times.iter().filter(|t| l.per.reaches(**t, now)).count();
         let mut found = Vec::new();
         match gpu.unit() {
             Some(unit) => {
@@ -335,7 +335,7 @@ impl Bench<'_> {
         }
         for (n, limit, what) in found {
             let outcome = if n < limit.most as usize { Outcome::Permit } else { Outcome::NeedsPerson };
-            let says = format!("{what}: {n} of {} runs in {}", limit.most, limit.within);
+            let says = format!("{what}: {n} of {} runs in {}", limit.most, limit.per);
             self.find(Rule::RepeatOffender, outcome, says);
         }
     }
@@ -373,7 +373,7 @@ impl Bench<'_> {
             self.find(Rule::NodeLock, WAIT, says);
         }
         let running: BTreeSet<&RunId> = others().map(|h| &h.run).collect();
-        let most = self.policy.concurrent_runs.0;
+        let most = self.policy.concurrent_runs;
         let outcome = if running.len() < most as usize { Outcome::Permit } else { WAIT };
         let says = format!("{} of {most} concurrent runs go on", running.len());
         self.find(Rule::ConcurrentRuns, outcome, says);

@@ -1,6 +1,6 @@
 //! Which nodes share a rack or a fabric domain.
 
-use super::document::Racks;
+use super::hosts::Hosts;
 use crate::known::{Known, Unknown};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -9,20 +9,34 @@ use std::collections::BTreeMap;
 pub const UNKNOWN_RACK: &str = "unknown";
 
 /// Where the racks come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RackSource {
     /// The leaf switches of Slurm's own topology.conf, where there is one.
     #[default]
+    #[serde(rename = "topology.conf")]
     Topology,
     /// Nowhere: every node is in the rack `unknown`.
+    #[serde(rename = "none")]
     Nowhere,
-    /// A map in the policy: rack to nodes, expanded.
-    Map(BTreeMap<String, Vec<String>>),
+    /// The map in the policy.
+    #[serde(rename = "map")]
+    Map,
 }
 
 /// Groups of nodes by name: racks or fabric domains.
-pub type Groups = BTreeMap<String, Vec<String>>;
+pub type Groups = BTreeMap<String, Hosts>;
+
+/// Which nodes share a rack or a fabric domain, as the policy says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Racks {
+    /// Where the racks come from.
+    pub from: RackSource,
+    /// Racks with their nodes, for `map`.
+    pub map: Groups,
+    /// Fabric domains with their nodes, such as NVLink domains. The blocks of topology.conf count as well.
+    pub fabrics: Groups,
+}
 
 /// What Slurm's topology says, in neutral words.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +66,7 @@ impl Layout {
     pub fn of(racks: &Racks, topology: &Known<Option<Topology>>) -> Self {
         let mut fabrics = racks.fabrics.clone();
         let (racks, unknown) = match (&racks.from, topology) {
-            (RackSource::Map(map), _) => (map.clone(), None),
+            (RackSource::Map, _) => (racks.map.clone(), None),
             (RackSource::Nowhere, _) => (Groups::new(), None),
             (RackSource::Topology, Known::Known(Some(t))) => {
                 for (name, nodes) in &t.fabrics {
@@ -76,17 +90,17 @@ mod tests {
     #[test]
     fn the_policy_says_where_the_racks_come_from() {
         let groups = |name: &str, nodes: &[&str]| {
-            Groups::from([(name.to_owned(), nodes.iter().map(|n| (*n).to_owned()).collect())])
+            Groups::from([(name.to_owned(), Hosts::new(nodes.iter().map(|n| (*n).to_owned()).collect()))])
         };
         let topology = Topology { racks: groups("leaf1", &["n1", "n2"]), fabrics: groups("b1", &["n1"]) };
         let known = Known::Known(Some(topology));
-        let from = |from, fabrics: Groups| Racks { from, fabrics };
+        let from = |from, fabrics: Groups| Racks { from, map: groups("r1", &["n1"]), fabrics };
 
         let l = Layout::of(&from(RackSource::Topology, Groups::new()), &known);
         assert_eq!((l.racks.len(), l.fabrics.len(), l.unknown), (1, 1, None));
         let l = Layout::of(&from(RackSource::Topology, groups("b1", &["n9"])), &known);
-        assert_eq!(l.fabrics["b1"], ["n9"], "the policy's own word counts");
-        let l = Layout::of(&from(RackSource::Map(groups("r1", &["n1"])), Groups::new()), &known);
+        assert_eq!(l.fabrics["b1"].names(), ["n9"], "the policy's own word counts");
+        let l = Layout::of(&from(RackSource::Map, Groups::new()), &known);
         assert_eq!((l.racks, l.fabrics.len()), (groups("r1", &["n1"]), 0));
         let unread = Known::unknown(Cause::ReadFailed, "permission denied");
         assert!(Layout::of(&from(RackSource::Topology, Groups::new()), &unread).unknown.is_some());

@@ -11,8 +11,10 @@
 //! ```
 
 mod cost;
+mod diff;
 mod document;
 mod fleet;
+mod hosts;
 mod judge;
 mod layout;
 mod ledger;
@@ -23,16 +25,18 @@ mod share;
 mod windows;
 
 pub use cost::{Ahead, Cost, CostInput, Delayed, Felt, Holding, MAX_LISTED, Moment, WorkTime, cost};
+pub use diff::{Difference, diff};
 pub use document::{
-    Approvals, Breaker, Budgets, Canary, ConcurrentRuns, IdleGap, Limit, MAX_LIMIT, MAX_QUORUM, OptOut,
-    Policy, Quorum, Racks, Rates, RepeatOffenders, Storm,
+    Approvals, Breaker, Budgets, Canary, MAX_NUMBER, MAX_QUORUM, OptOut, Policy, Quorum, Rates,
+    RepeatOffenders,
 };
 pub use fleet::{Fleet, Group, GroupKind, Member, Seen};
+pub use hosts::Hosts;
 pub use judge::{Finding, Outcome, Request, Rule, Verdict, in_canary, judge};
-pub use layout::{Groups, Layout, RackSource, Topology, UNKNOWN_RACK};
+pub use layout::{Groups, Layout, RackSource, Racks, Topology, UNKNOWN_RACK};
 pub use ledger::{GpuIdentity, Held, Ledger, PastRun};
 pub use quota::{Level, NotAdmitted, Quota, Scope};
 pub use roles::{Deed, Members, Role, Roles, TABLE, may};
 pub use service::{Out, Service, service};
-pub use share::{Period, Rate, RateError, Share, ShareError};
+pub use share::{Period, Rate, RateError, Share, ShareError, Storm, StormError};
 pub use windows::{Clock, Day, Freeze, Opening, UnknownZone, Window, Zone, opening};

@@ -98,7 +98,7 @@ impl Quota {
             node: node.clone(),
             takes_out,
             scopes,
-            concurrent_runs: policy.concurrent_runs.0,
+            concurrent_runs: policy.concurrent_runs,
         }
     }
 

@@ -233,6 +233,49 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
+/// A share of a group of nodes within a length of time, written `10% per 15m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Storm {
+    /// The share.
+    pub share: Share,
+    /// In which length of time.
+    pub per: Period,
+}
+
+impl Storm {
+    /// Parses `10% per 15m`.
+    pub fn parse(text: &str) -> Result<Self, StormError> {
+        let err = || StormError(text.chars().take(40).collect());
+        let (share, per) = text.split_once(" per ").ok_or_else(err)?;
+        let share = Share::parse(share).map_err(|_| err())?;
+        let per = parse_duration(per).ok().filter(|p| !p.is_zero()).ok_or_else(err)?;
+        Ok(Self { share, per: Period::new(per) })
+    }
+}
+
+/// A text that is not a share within a length of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a share in a length of time: write 10% per 15m, or 20 per 15m for a number of nodes")]
+pub struct StormError(pub String);
+
+impl fmt::Display for Storm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} per {}", self.share, self.per)
+    }
+}
+
+impl Serialize for Storm {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Storm {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +400,9 @@ mod tests {
             }
             if let Ok(r) = Rate::parse(&text) {
                 prop_assert_eq!(Rate::parse(&r.to_string()), Ok(r));
+            }
+            if let Ok(r) = Storm::parse(&text) {
+                prop_assert_eq!(Storm::parse(&r.to_string()), Ok(r));
             }
         }
     }
