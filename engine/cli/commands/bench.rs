@@ -1,5 +1,7 @@
 //! `bench`: figures of this machine, with what they are compared to, in one run.
 
+mod intake;
+
 use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint};
@@ -36,6 +38,9 @@ pub(crate) struct BenchArgs {
     /// Directory for the journal that is measured; on the disk that matters.
     #[arg(long, default_value = ".")]
     dir: std::path::PathBuf,
+    /// Measure only how many alerts per second the journal takes in.
+    #[arg(long)]
+    intake: bool,
     /// Measure the way from a request to a drained node on this node of the real cluster. It IS drained and resumed.
     #[arg(long, value_name = "NODE")]
     live_node: Option<String>,
@@ -55,10 +60,13 @@ struct Figure {
 pub(crate) fn run(args: &BenchArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     let rounds = args.rounds as usize;
     let mut figures = Vec::new();
-    fleet(args.nodes as usize, rounds, &mut figures)?;
-    plan(rounds, &mut figures)?;
-    journal(&args.dir, rounds, &mut figures)?;
-    help(rounds, &mut figures)?;
+    if !args.intake {
+        fleet(args.nodes as usize, rounds, &mut figures)?;
+        plan(rounds, &mut figures)?;
+        journal(&args.dir, rounds, &mut figures)?;
+        help(rounds, &mut figures)?;
+    }
+    intake::measure(&args.dir, rounds, &mut figures)?;
     if let Some(node) = &args.live_node {
         super::wait(live(node, rounds, global, printer, &mut figures))?;
     }
@@ -210,13 +218,18 @@ fn facts(node: &engine_core::model::Node, now: Timestamp) -> FactSet {
 fn journal(dir: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
     let path = dir.join(format!(".slurmedic-bench-{}.db", std::process::id()));
     let result = super::wait(measure_journal(&path, rounds, figures));
+    remove_database(&path);
+    result
+}
+
+/// Removes a database that was made for a measurement, and what lies beside it.
+fn remove_database(path: &Path) {
     for suffix in ["", "-wal", "-shm", ".engines"] {
-        let mut name = path.clone().into_os_string();
+        let mut name = path.to_path_buf().into_os_string();
         name.push(suffix);
         let _ = std::fs::remove_file(&name);
         let _ = std::fs::remove_dir_all(&name);
     }
-    result
 }
 
 async fn measure_journal(path: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {

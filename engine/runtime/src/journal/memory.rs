@@ -219,6 +219,7 @@ impl Store {
                 at: text.clone(),
                 kind: kind.clone().into(),
                 body: body.clone(),
+                bytes: Some(Box::new([place.prev.bytes(), place.hash.bytes()])),
                 prev: place.prev,
                 hash: place.hash,
             });

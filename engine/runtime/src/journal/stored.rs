@@ -140,10 +140,16 @@ pub(super) struct StoredEvent {
     pub(super) body: String,
     pub(super) prev: Digest,
     pub(super) hash: Digest,
+    /// Both digests as bytes, for a record: that is how it keeps them.
+    pub(super) bytes: Option<Box<[[u8; 32]; 2]>>,
 }
 
 impl StoredEvent {
     pub(super) fn raw(&self) -> RawEvent<'_> {
+        let (prev, hash) = match self.bytes.as_deref() {
+            None => (self.prev.as_str().as_bytes(), self.hash.as_str().as_bytes()),
+            Some([prev, hash]) => (prev.as_slice(), hash.as_slice()),
+        };
         RawEvent {
             owner: self.owner,
             pos: self.pos,
@@ -152,8 +158,8 @@ impl StoredEvent {
             at: self.at.as_bytes(),
             kind: self.kind.as_bytes(),
             body: self.body.as_bytes(),
-            prev: self.prev.as_str().as_bytes(),
-            hash: self.hash.as_str().as_bytes(),
+            prev,
+            hash,
         }
     }
 }
@@ -199,6 +205,7 @@ pub(super) fn prepare(
             body,
             prev: prev.clone(),
             hash: prev.clone(),
+            bytes: None,
         };
         row.hash = link(&prev, &row.raw());
         prev = row.hash.clone();

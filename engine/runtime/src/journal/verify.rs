@@ -159,6 +159,9 @@ impl ChainWalk {
     /// Checks one entry against all before it.
     pub(super) fn step(&mut self, e: &RawEvent<'_>) -> Result<(), ChainBreak> {
         let due = self.last + 1;
+        if e.pos < due {
+            return Err(ChainBreak::of_entry(e, "another entry has its position"));
+        }
         if e.pos != due {
             let why = format!("it is gone: entry {} follows entry {}", e.pos, self.last);
             return Err(ChainBreak::at(due, why));

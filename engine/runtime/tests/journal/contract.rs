@@ -10,7 +10,7 @@ use engine_core::run::{Effect, End, EventKind, GuardReport, Status, fold};
 use engine_runtime::journal::{CrashPoint, Journal, JournalError, Lease, LockKey, MAX_BLOB, MemoryJournal};
 
 /// A store on which engine processes can be started; dropping one is its death.
-trait Bed {
+pub(crate) trait Bed {
     fn process(&self) -> Box<dyn Journal>;
 }
 
@@ -29,13 +29,17 @@ impl Bed for MemoryJournal {
 macro_rules! contract {
     ($($name:ident)*) => {
         mod sqlite {
-            $(#[tokio::test] async fn $name() { super::$name(&super::Site::new()).await; })*
+            $(#[tokio::test] async fn $name() { super::$name(&$crate::sample::Site::new()).await; })*
         }
         mod memory {
-            $(#[tokio::test] async fn $name() { super::$name(&super::MemoryJournal::new()).await; })*
+            $(#[tokio::test] async fn $name() {
+                super::$name(&engine_runtime::journal::MemoryJournal::new()).await;
+            })*
         }
     };
 }
+
+pub(crate) use contract;
 
 contract! {
     what_is_appended_is_loaded

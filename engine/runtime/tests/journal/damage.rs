@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use rusqlite::types::Value;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-async fn broken(site: &Site) -> Option<ChainBreak> {
+pub(crate) async fn broken(site: &Site) -> Option<ChainBreak> {
     let j = SqliteJournal::open(&site.file(), OpenMode::ReadOnly).unwrap();
     j.verify().await.unwrap().broken
 }
 
 /// Runs SQL as somebody who knows about the triggers.
-fn forge(site: &Site, sql: &str) {
+pub(crate) fn forge(site: &Site, sql: &str) {
     let db = site.raw();
     let triggers: Vec<(String, String)> = db
         .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")

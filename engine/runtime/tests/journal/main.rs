@@ -8,5 +8,10 @@
 
 mod contract;
 mod damage;
+mod group;
+mod locks;
 mod processes;
 mod sample;
+mod streams;
+mod two_processes;
+mod upgrade;

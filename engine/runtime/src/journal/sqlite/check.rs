@@ -99,10 +99,10 @@ enum Sight<'r> {
 }
 
 impl Sight<'_> {
-    /// Sorts what is due before what is not; what cannot be read may be what is due.
+    /// Sorts what is due, or should have come before, before what is not; what cannot be read may be what is due.
     fn rank(&self, due: u64) -> (u8, u64) {
         match self {
-            Self::Entry(RawEvent { pos, .. }) | Self::Bad(Some(pos), _) if *pos == due => (0, due),
+            Self::Entry(RawEvent { pos, .. }) | Self::Bad(Some(pos), _) if *pos <= due => (0, *pos),
             Self::Bad(None, _) => (1, due),
             Self::Entry(RawEvent { pos, .. }) | Self::Bad(Some(pos), _) => (2, *pos),
             Self::End => (3, 0),

@@ -38,6 +38,13 @@ impl From<rusqlite::Error> for GroupFailed {
     }
 }
 
+impl From<JournalError> for GroupFailed {
+    fn from(e: JournalError) -> Self {
+        // What failed is said anew around it.
+        Self(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string).into())
+    }
+}
+
 /// Something to be written.
 trait Order: Send {
     /// About how many bytes it writes.
@@ -240,7 +247,7 @@ fn carry_out(
             ));
         }
     }
-    desk.write_head(&tx).map_err(|e| GroupFailed(e.to_string().into()))?;
+    desk.write_head(&tx)?;
     tx.commit()?;
     Ok(true)
 }
