@@ -126,9 +126,7 @@ fn plain(part: &'static str, text: &str, max: usize) -> Result<String, InvalidAl
         return Err(InvalidAlert::TooLong { part, len: text.len(), max });
     }
     match text.chars().find(|c| c.is_control()) {
-        Some(found) => {
-            Err(InvalidAlert::BadCharacter { part, found, allowed: "printable characters only" })
-        }
+        Some(found) => Err(InvalidAlert::BadCharacter { part, found, allowed: "printable characters only" }),
         None => Ok(text.to_owned()),
     }
 }

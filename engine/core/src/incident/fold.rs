@@ -132,7 +132,8 @@ impl Incident {
 
     /// Says whether the engine may begin something for it now.
     pub fn is_queued(&self) -> bool {
-        matches!(self.subject, Subject::Node { .. }) && matches!(self.phase, Phase::New | Phase::Waiting { .. })
+        matches!(self.subject, Subject::Node { .. })
+            && matches!(self.phase, Phase::New | Phase::Waiting { .. })
     }
 }
 
@@ -175,6 +176,8 @@ pub struct FleetState {
     by_run: BTreeMap<RunId, IncidentId>,
     /// What is still settling after a repair: alerts of these series do not open an incident at once.
     settling: BTreeMap<NodeName, (Timestamp, BTreeSet<Fingerprint>)>,
+    /// What was said, at the release of a breaker, about incidents whose run may not have begun yet.
+    released: BTreeMap<IncidentId, QueuedWork>,
     switches: Switches,
     pub(super) openings: VecDeque<Opening>,
     pub(super) troubles: VecDeque<Troubles>,
@@ -209,6 +212,14 @@ impl FleetState {
     /// Finds the open incident of a run.
     pub fn of_run(&self, run: &RunId) -> Option<&Incident> {
         self.by_run.get(run).and_then(|id| self.incidents.get(id))
+    }
+
+    /// Lists the runs that were made before a breaker was released: one that has not begun is dropped or judged anew.
+    pub fn released(&self) -> impl Iterator<Item = (IncidentId, &RunId, QueuedWork)> {
+        self.released.iter().filter_map(|(id, queued)| match &self.incidents.get(id)?.phase {
+            Phase::Running { run } => Some((*id, run, *queued)),
+            _ => None,
+        })
     }
 
     /// Returns what stands still.
@@ -261,6 +272,7 @@ impl FleetState {
                 }
                 i.phase = Phase::Running { run: run.clone() };
                 i.runs.push(run.clone());
+                self.released.remove(incident);
                 self.by_run.insert(run.clone(), *incident);
                 Ok(())
             }
@@ -351,6 +363,7 @@ impl FleetState {
         for run in &incident.runs {
             self.by_run.remove(run);
         }
+        self.released.remove(&id);
         if let Some(node) = incident.node() {
             self.by_node.remove(node);
             if closing != Closing::Over {
@@ -369,6 +382,11 @@ impl FleetState {
             Subject::Breaker { scope: s } if s == scope => Some(i.id),
             _ => None,
         });
+        for i in self.incidents.values().filter(|i| covers(scope, i)) {
+            if matches!(i.phase, Phase::Running { .. }) {
+                self.released.insert(i.id, queued);
+            }
+        }
         let waiting: Vec<IncidentId> =
             self.incidents.values().filter(|i| i.is_queued() && covers(scope, i)).map(|i| i.id).collect();
         for id in waiting {

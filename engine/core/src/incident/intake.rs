@@ -166,9 +166,9 @@ pub fn tick(
     now: Timestamp,
 ) -> Vec<FleetEvent> {
     let mut out = Vec::new();
-    counters.series.retain(|(id, print), _| {
-        state.incident(*id).is_some_and(|i| i.alerts.contains_key(print))
-    });
+    counters
+        .series
+        .retain(|(id, print), _| state.incident(*id).is_some_and(|i| i.alerts.contains_key(print)));
     for ((id, print), c) in &mut counters.series {
         if c.times > 0 && now.duration_since(c.recorded_at) >= rules.repeat_every {
             out.push(FleetEvent::Repeated {

@@ -8,7 +8,7 @@ use crate::journal::RunSummary;
 use crate::ports::Spawn;
 use engine_core::condition::Truth;
 use engine_core::incident::{
-    Affected, Closing, FleetEvent, Incident, IncidentId, Phase, Subject, Trouble,
+    Affected, Closing, FleetEvent, Incident, IncidentId, Phase, QueuedWork, Subject, Trouble,
 };
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::{Playbook, TargetKind};
@@ -150,6 +150,7 @@ impl Dispatcher {
         let s = &self.shared;
         s.log.sync().await?;
         s.intake.tick().await?;
+        self.after_release().await?;
         let orphans: BTreeSet<RunId> = s.engine.ports.journal.orphans().await?.into_iter().collect();
         let runs = s.engine.ports.journal.runs(None, true, OPEN_RUNS).await?;
         // Oldest first: who waited longest is asked first.
@@ -173,6 +174,43 @@ impl Dispatcher {
                 // One that was decided meanwhile is as good.
                 let _ = s.engine.deny(&run.run, &by, why).await;
             }
+        }
+        Ok(())
+    }
+
+    /// A plan that was made before a breaker was released and has not begun is never carried out: its incident is
+    /// dropped, or judged anew on fresh facts.
+    async fn after_release(&self) -> Result<(), FleetError> {
+        let s = &self.shared;
+        let all: Vec<_> = s
+            .log
+            .read(|f| f.released().map(|(id, run, queued)| (id, run.clone(), queued)).collect())
+            .await;
+        for (id, run, queued) in all {
+            let by = Actor::engine(s.config.name.clone());
+            let why = "it was planned before the breaker was released";
+            match s.engine.deny(&run, &by, why).await {
+                Ok(_) => {}
+                // It has begun, and goes on.
+                Err(EngineError::WrongStatus { .. }) => continue,
+                Err(EngineError::Journal(e)) => return Err(e.into()),
+                Err(error) => {
+                    tracing::warn!(%run, %error, "a plan could not be dropped; it is tried again");
+                    continue;
+                }
+            }
+            let event = match queued {
+                QueuedWork::Drop => {
+                    FleetEvent::Closed { incident: id, closing: Closing::Dropped, why: why.to_owned() }
+                }
+                QueuedWork::JudgeAnew => FleetEvent::Waiting { incident: id, why: why.to_owned() },
+            };
+            s.log
+                .write(|draft| match draft.state.incident(id).map(|i| &i.phase) {
+                    Some(Phase::Running { run: r }) if *r == run => draft.push(event.clone()),
+                    _ => Ok(()),
+                })
+                .await?;
         }
         Ok(())
     }
@@ -271,23 +309,18 @@ impl Dispatcher {
     async fn plan_queued(&self) -> Result<(), FleetError> {
         let s = &self.shared;
         let now = s.engine.ports.clock.now();
-        let mut queued: Vec<(IncidentId, engine_core::incident::fault::Strength)> = {
+        let (busy, again) = {
             let at_work = lock(&s.at_work);
-            let busy = at_work.planning.clone();
-            let again = at_work.again.clone();
-            drop(at_work);
-            s.log
-                .read(|f| {
-                    let due = |i: &&Incident| {
-                        i.is_queued()
-                            && i.part_of.is_none()
-                            && !busy.contains(&i.id)
-                            && again.get(&i.id).is_none_or(|t| *t <= now)
-                    };
-                    f.incidents().filter(due).map(|i| (i.id, i.strength())).collect()
-                })
-                .await
+            (at_work.planning.clone(), at_work.again.clone())
         };
+        let due = |i: &&Incident| {
+            let rested = again.get(&i.id).is_none_or(|t| *t <= now);
+            i.is_queued() && i.part_of.is_none() && !busy.contains(&i.id) && rested
+        };
+        let mut queued: Vec<_> = s
+            .log
+            .read(|f| f.incidents().filter(due).map(|i| (i.id, i.strength())).collect::<Vec<_>>())
+            .await;
         queued.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         for (id, _) in queued {
             {

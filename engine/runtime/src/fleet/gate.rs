@@ -1,14 +1,29 @@
-//! The fleet's gate: breakers and people's stops, read anew before every effect that takes something away.
+//! The fleet's gate: breakers and people's stops, then the policy with its budgets, then the locks. Everything is read
+//! anew, since other engines and people write too; what cannot be read stops everything (rule 3).
 
+use super::history::{History, gpu_of};
 use super::log::FleetLog;
+use super::view::FleetView;
 use super::Intake;
 use crate::engine::{Gate, Pass};
+use crate::journal::{Admit, HeldLease, Journal, Lease, LockKey};
+use crate::ports::Clock;
 use async_trait::async_trait;
+use engine_core::action::ServiceEffect;
 use engine_core::incident::Affected;
-use engine_core::run::{Effect, RunState};
+use engine_core::model::{NodeName, RunId};
+use engine_core::ownership::reservation_name;
+use engine_core::plan::Plan;
+use engine_core::policy::{Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, judge};
+use engine_core::run::{Effect, RunState, Status};
+use jiff::SignedDuration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Lets pass what no breaker and no person stops.
+/// Age of a look at the whole cluster up to which it may say no. A yes is always given on a fresh one.
+const RECENT: SignedDuration = SignedDuration::from_secs(2);
+
+/// Lets pass what no breaker and no person stops. What stands behind every other gate, too.
 #[derive(Debug, Clone)]
 pub struct SwitchGate {
     log: Arc<FleetLog>,
@@ -21,16 +36,14 @@ impl SwitchGate {
         Self { log, intake }
     }
 
-    /// Asks the record. Another process may have written the stop, so it is read first: a record that cannot be read
-    /// stops everything (rule 3).
-    pub async fn pass(&self, state: &RunState) -> Pass {
+    async fn pass(&self, plan: &Plan) -> Pass {
         if let Err(e) = self.log.sync().await {
             return Pass::Wait { why: format!("whether a breaker is open cannot be read: {e}"), until: None };
         }
-        let target = &state.plan.target.node;
+        let target = &plan.target.node;
         let shape = self.intake.shape();
         let partitions = shape.place(target).map(|p| p.partitions.as_slice()).unwrap_or_default();
-        let work = Affected { node: target, partitions, playbook: &state.plan.playbook.id };
+        let work = Affected { node: target, partitions, playbook: &plan.playbook.id };
         match self.log.read(|f| f.switches().against(work)).await {
             Some(why) => Pass::Wait { why, until: None },
             None => Pass::Go,
@@ -41,10 +54,191 @@ impl SwitchGate {
 #[async_trait]
 impl Gate for SwitchGate {
     async fn admit(&self, state: &RunState) -> Pass {
-        self.pass(state).await
+        self.pass(&state.plan).await
     }
 
     async fn allows(&self, state: &RunState, _effect: Effect) -> Pass {
-        self.pass(state).await
+        self.pass(&state.plan).await
+    }
+}
+
+/// Breakers, policy and locks.
+#[derive(Debug)]
+pub struct PolicyGate {
+    switches: SwitchGate,
+    policy: Arc<Policy>,
+    view: Arc<FleetView>,
+    history: History,
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+}
+
+impl PolicyGate {
+    /// Builds the gate.
+    pub fn new(
+        switches: SwitchGate,
+        policy: Arc<Policy>,
+        view: Arc<FleetView>,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { switches, policy, view, history: History::new(Arc::clone(&journal)), journal, clock }
+    }
+
+    /// Judges a plan by the policy as the cluster was seen a moment ago; changes nothing.
+    pub async fn verdict(&self, plan: &Plan) -> Verdict {
+        let fleet = self.view.recent(RECENT).await;
+        let held = self.held().await.unwrap_or_default();
+        let ledger = self.history.ledger(&held).await;
+        judge(&self.policy, &request(plan, false), &fleet, &ledger, self.clock.now())
+    }
+
+    async fn held(&self) -> Result<Vec<Held>, crate::journal::JournalError> {
+        Ok(held_of(&self.journal.leases().await?))
+    }
+
+    /// The whole way to the locks. The locks that are held are counted twice, before the look at the cluster and inside
+    /// the transaction: a run that ends in between, and leaves its node drained, is in one of the two.
+    async fn take(&self, state: &RunState) -> Result<Pass, crate::journal::JournalError> {
+        let before = self.held().await?;
+        let ledger = self.history.ledger(&before).await;
+        let request = request(&state.plan, false);
+        for fresh in [false, true] {
+            let fleet = if fresh { self.view.fresh().await } else { self.view.recent(RECENT).await };
+            let verdict = judge(&self.policy, &request, &fleet, &ledger, self.clock.now());
+            match pass_of(&verdict, state) {
+                Pass::Go if !fresh => continue,
+                Pass::Go => {}
+                no => return Ok(no),
+            }
+            let quota = Quota::of(&self.policy, &fleet, &request.node, request.takes_out);
+            let (run, earlier) = (state.run.clone(), before.clone());
+            let admit: Admit = Arc::new(move |now: &[HeldLease]| {
+                let mut all: BTreeMap<_, Held> =
+                    earlier.iter().map(|h| (h.node.clone(), h.clone())).collect();
+                all.extend(held_of(now).into_iter().map(|h| (h.node.clone(), h)));
+                quota.admit(&run, all.values()).map_err(|e| e.to_string())
+            });
+            let keys = [LockKey::Node(request.node.clone())];
+            let now = self.clock.now();
+            return Ok(match self.journal.take_leases(&keys, &state.run, now, Some(admit)).await? {
+                Lease::Taken { .. } => Pass::Go,
+                Lease::HeldBy { key, run } => {
+                    self.free_if_abandoned(&run).await?;
+                    wait(format!("run {run} has {key}"))
+                }
+                Lease::NotAdmitted(why) => wait(why),
+            });
+        }
+        Ok(wait("the cluster could not be judged".to_owned()))
+    }
+
+    /// A plan whose engine died after it took its lock and before it began is given up, so that nothing leaks.
+    async fn free_if_abandoned(&self, run: &RunId) -> Result<(), crate::journal::JournalError> {
+        let lines = self.journal.runs(None, true, 100_000).await?;
+        let waits = |s: Status| matches!(s, Status::Proposed | Status::AwaitingApproval | Status::Approved);
+        if lines.iter().any(|l| l.run == *run && waits(l.status)) && self.journal.claim(run).await? {
+            self.journal.drop_all_leases(run).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Gate for PolicyGate {
+    async fn admit(&self, state: &RunState) -> Pass {
+        match self.switches.pass(&state.plan).await {
+            Pass::Go => {}
+            no => return no,
+        }
+        self.take(state).await.unwrap_or_else(|e| wait(format!("the budgets cannot be counted: {e}")))
+    }
+
+    async fn allows(&self, state: &RunState, effect: Effect) -> Pass {
+        match self.switches.pass(&state.plan).await {
+            Pass::Go => {}
+            no => return no,
+        }
+        let takes_out =
+            state.step_of(effect).and_then(|s| s.spec()).is_some_and(|s| s.service == ServiceEffect::TakesOut);
+        if !takes_out {
+            return Pass::Go;
+        }
+        let fleet = self.view.fresh().await;
+        if let Some(gap) = fleet.gaps().first() {
+            return wait(format!("the budgets cannot be counted: {gap}"));
+        }
+        match overdrawn(&self.policy, &fleet, &state.plan.target.node) {
+            Some(why) => wait(why),
+            None => Pass::Go,
+        }
+    }
+}
+
+/// Counts the budgets once more right before a node that has our lock is drained: people, and engines with other
+/// journals, may have taken nodes since the lock. The node itself is out of service by its lock.
+///
+/// Two engines that locked a node each at the same moment see each other. So that they do not both wait, the one whose
+/// node comes first by name goes on: a node that is locked and not drained, and comes later, does not count for it.
+fn overdrawn(policy: &Policy, fleet: &Fleet, node: &NodeName) -> Option<String> {
+    let quota = Quota::of(policy, fleet, node, true);
+    let later_rivals: Vec<&NodeName> = fleet
+        .out()
+        .filter(|(name, out)| {
+            let locked = matches!(out, Out::Maintenance { reservation: Some(r) } if *r == reservation_name(name));
+            locked && *name > node
+        })
+        .map(|(name, _)| name)
+        .collect();
+    let locked_here = fleet.node(node).is_some_and(|m| m.service.is_out());
+    quota.levels([]).into_iter().zip(fleet.groups_of(node)).find_map(|(level, (_, group))| {
+        let behind = later_rivals.iter().filter(|n| fleet.is_in(n, group)).count();
+        let out = level.out.saturating_sub(behind) + usize::from(!locked_here);
+        (out > level.limit).then(|| level.to_string())
+    })
+}
+
+fn wait(why: String) -> Pass {
+    Pass::Wait { why, until: None }
+}
+
+/// What a verdict means for a run that asks to begin. A person's yes to a plan that showed the finding counts.
+fn pass_of(verdict: &Verdict, state: &RunState) -> Pass {
+    let why = || {
+        let all: Vec<&str> = verdict.obstacles().map(|f| f.says.as_str()).collect();
+        all.join("; ")
+    };
+    match verdict.outcome {
+        Outcome::Permit => Pass::Go,
+        Outcome::Wait { until } => Pass::Wait { why: why(), until },
+        Outcome::NeedsPerson if state.plan.approval.people() > 0 && !state.approvals.is_empty() => Pass::Go,
+        Outcome::NeedsPerson => Pass::Never(format!("a person has to decide: {}", why())),
+        Outcome::Deny => Pass::Never(format!("the policy says no: {}", why())),
+    }
+}
+
+fn held_of(leases: &[HeldLease]) -> Vec<Held> {
+    leases
+        .iter()
+        .filter_map(|l| {
+            let node = l.key.node()?.clone();
+            Some(Held { node, run: l.run.clone(), takes_out: true })
+        })
+        .collect()
+}
+
+fn request(plan: &Plan, begun: bool) -> Request {
+    let takes_out = |s: &engine_core::plan::PlannedStep| {
+        s.spec().is_none_or(|spec| spec.service == ServiceEffect::TakesOut)
+    };
+    Request {
+        run: plan.run.clone(),
+        node: plan.target.node.clone(),
+        gpu: gpu_of(plan),
+        playbook: plan.playbook.clone(),
+        faults: Vec::new(),
+        worst: plan.worst_effect(),
+        takes_out: plan.steps.iter().any(takes_out),
+        begun,
     }
 }

@@ -5,11 +5,15 @@
 mod by_fault;
 mod dispatcher;
 mod gate;
+mod history;
 mod intake;
 mod log;
+mod view;
 
 pub use by_fault::ByFault;
 pub use dispatcher::{Dispatcher, DispatcherConfig, Playbooks};
-pub use gate::SwitchGate;
+pub use gate::{PolicyGate, SwitchGate};
+pub use history::History;
 pub use intake::{Intake, IntakeError, MAX_POST, MAX_WAITING};
 pub use log::{Draft, FleetError, FleetLog};
+pub use view::{FleetView, shape_of};

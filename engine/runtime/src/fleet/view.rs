@@ -1,0 +1,79 @@
+//! The fleet as the scheduler tells it, kept for a moment.
+
+use crate::ports::{Clock, Scheduler};
+use engine_core::incident::{Place, Shape};
+use engine_core::known::{Known, Unknown};
+use engine_core::policy::{Fleet, GroupKind, Layout, Seen, UNKNOWN_RACK};
+use jiff::SignedDuration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Reads the whole cluster.
+#[derive(Debug)]
+pub struct FleetView {
+    scheduler: Arc<dyn Scheduler>,
+    clock: Arc<dyn Clock>,
+    layout: Layout,
+    kept: Mutex<Option<Fleet>>,
+}
+
+impl FleetView {
+    /// Builds the view; `layout` says which nodes share a rack or a fabric.
+    pub fn new(scheduler: Arc<dyn Scheduler>, clock: Arc<dyn Clock>, layout: Layout) -> Self {
+        Self { scheduler, clock, layout, kept: Mutex::new(None) }
+    }
+
+    /// Reads everything now.
+    pub async fn fresh(&self) -> Fleet {
+        let at = self.clock.now();
+        let (nodes, partitions, reservations) = tokio::join!(
+            self.scheduler.nodes(),
+            self.scheduler.partitions(),
+            self.scheduler.reservations()
+        );
+        let seen = Seen {
+            nodes: known(nodes.as_ref().map(|o| o.value.as_slice())),
+            partitions: known(partitions.as_ref().map(|o| o.value.as_slice())),
+            reservations: known(reservations.as_ref().map(|o| o.value.as_slice())),
+        };
+        let fleet = Fleet::of(&seen, &self.layout, at);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet.clone());
+        fleet
+    }
+
+    /// Returns the last look, if it is not older than `limit`; else reads.
+    pub async fn recent(&self, limit: SignedDuration) -> Fleet {
+        let now = self.clock.now();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match kept {
+            Some(fleet) if now.duration_since(fleet.at()) <= limit => fleet,
+            _ => self.fresh().await,
+        }
+    }
+}
+
+fn known<T>(read: Result<T, &Unknown>) -> Known<T> {
+    match read {
+        Ok(value) => Known::Known(value),
+        Err(u) => Known::Unknown(u.clone()),
+    }
+}
+
+/// Takes out of a fleet which nodes there are and what they share; `None` where the look has gaps.
+pub fn shape_of(fleet: &Fleet) -> Option<Shape> {
+    if !fleet.gaps().is_empty() {
+        return None;
+    }
+    let mut places: BTreeMap<_, Place> =
+        fleet.nodes().iter().map(|m| (m.name.clone(), Place::default())).collect();
+    for (name, place) in &mut places {
+        for (_, group) in fleet.groups_of(name) {
+            match group.kind {
+                GroupKind::Partition => place.partitions.push(group.name.clone()),
+                GroupKind::Rack if group.name != UNKNOWN_RACK => place.rack = Some(group.name.clone()),
+                GroupKind::Fleet | GroupKind::Rack | GroupKind::Fabric => {}
+            }
+        }
+    }
+    Some(Shape::new(places))
+}
