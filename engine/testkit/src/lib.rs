@@ -7,6 +7,7 @@
 
 pub mod contract;
 pub mod demo;
+pub mod harness;
 pub mod oncall;
 pub mod ports;
 pub mod time;

@@ -9,11 +9,15 @@ use engine_core::digest::Digest;
 use engine_core::fact::Source;
 use engine_core::model::{NodeName, RunId};
 use engine_core::plan::{MAX_ATTEMPTS, Plan};
-use engine_core::run::{Effect, End, Event, EventKind, GuardReport, OutcomeKind, Resolution, RunState};
+use engine_core::run::{Effect, End, Event, EventKind, GuardReport, OutcomeKind, Resolution, RunState, fold};
 use engine_runtime::engine::Observer;
+use engine_runtime::journal::{Journal, JournalError};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Open runs that are looked at after the death of an engine.
+const CATCH_UP_RUNS: usize = 100_000;
 
 /// Checks what engines write against the rules. One warden serves every engine of a world.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ struct Book {
 /// What is remembered of a run that is not over.
 #[derive(Debug)]
 struct Sheet {
+    /// The last event that was heard.
+    seq: u64,
     node: NodeName,
     digest: Digest,
     people: u8,
@@ -229,15 +235,40 @@ impl Warden {
     }
 }
 
-impl Observer for Warden {
-    fn on_event(&self, event: &Event, state: &RunState) {
+impl Warden {
+    /// Hears what is on record and what nobody told, because the engine that wrote it died in that moment.
+    pub async fn catch_up(&self, journal: &dyn Journal) -> Result<(), JournalError> {
+        let mut runs: BTreeSet<RunId> = self.book().open.keys().cloned().collect();
+        runs.extend(journal.runs(None, true, CATCH_UP_RUNS).await?.into_iter().map(|r| r.run));
+        for run in runs {
+            let events = match journal.load(&run).await {
+                Ok(events) => events,
+                // A run of another journal.
+                Err(JournalError::NoSuchRun(_)) => continue,
+                Err(e) => return Err(e),
+            };
+            let Ok(state) = fold(&events) else { continue };
+            events.iter().for_each(|e| self.hear(e, &state));
+        }
+        Ok(())
+    }
+
+    fn hear(&self, event: &Event, state: &RunState) {
         let mut guard = self.book();
         let book = &mut *guard;
+        match (book.open.get_mut(&event.run), &event.kind) {
+            (Some(sheet), _) if event.seq <= sheet.seq => return,
+            (Some(sheet), _) => sheet.seq = event.seq,
+            (None, EventKind::Proposed { .. }) => {}
+            // A run that is over, and was heard of.
+            (None, _) => return,
+        }
         book.events += 1;
         let node = state.plan.target.node.clone();
         match &event.kind {
             EventKind::Proposed { plan, digest } => {
                 let sheet = Sheet {
+                    seq: event.seq,
                     node: node.clone(),
                     digest: digest.clone(),
                     people: plan.approval.people(),
@@ -304,5 +335,11 @@ impl Observer for Warden {
             _ => {}
         }
         self.publish(&node, book);
+    }
+}
+
+impl Observer for Warden {
+    fn on_event(&self, event: &Event, state: &RunState) {
+        self.hear(event, state);
     }
 }

@@ -73,7 +73,7 @@ impl Performer for Resume {
                     .with_after(mark)
             }
             ReadBack::Theirs(mark) => {
-                Outcome::foreign(format!("drained again by somebody: {}", mark.describe()))
+                Outcome::foreign(format!("taken out again by somebody: {}", mark.describe()))
             }
             ReadBack::Unreadable(why) => Outcome::ambiguous(why),
         }
@@ -114,7 +114,7 @@ enum ReadBack {
     OurDrain,
     /// Not drained, but silent, down or badly registered.
     Silent(NodeMark),
-    /// Drained by somebody else.
+    /// Drained by somebody else, or set down with a reason.
     Theirs(NodeMark),
     /// Could not be read.
     Unreadable(String),
@@ -132,7 +132,13 @@ async fn read_back(ctx: &Ctx<'_>) -> ReadBack {
     let unwell = mark.flags.has(NodeFlag::NotResponding)
         || mark.flags.has(NodeFlag::InvalidReg)
         || matches!(mark.base, engine_core::model::BaseState::Down | engine_core::model::BaseState::Unknown);
-    if unwell { ReadBack::Silent(mark) } else { ReadBack::InService(mark) }
+    // Down with a reason: a person set it, or slurmctld gave the node up. Our resume cleared ours, so it is not ours to
+    // overwrite (rule 4).
+    match &mark.reason {
+        Some(_) if unwell => ReadBack::Theirs(mark),
+        _ if unwell => ReadBack::Silent(mark),
+        _ => ReadBack::InService(mark),
+    }
 }
 
 /// Waits until the node answers: NOT_RESPONDING stays for some seconds after every resume.

@@ -64,6 +64,7 @@ impl SimScheduler {
                 flight.landed();
                 let mut w = self.world.lock();
                 let done = w.apply(&Who::Engine, &op, sent);
+                w.arrives_again(op, sent);
                 w.place_jobs();
                 done
             }

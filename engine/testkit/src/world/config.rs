@@ -31,6 +31,8 @@ pub struct SimConfig {
     pub engine_user: String,
     /// Probability that what was under way when its engine died takes effect all the same.
     pub outlives_engine: f64,
+    /// Every write of the engine arrives a second time, this long after the first.
+    pub writes_arrive_again: Option<SignedDuration>,
     /// How much history is kept.
     pub keep_log: KeepLog,
     /// A foreign change this short before the engine's write cannot be seen by anybody: Slurm has no
@@ -54,6 +56,7 @@ impl SimConfig {
             driver_version: "570.172.08".to_owned(),
             engine_user: "root".to_owned(),
             outlives_engine: 0.5,
+            writes_arrive_again: None,
             keep_log: KeepLog::All,
             race_window: SignedDuration::from_millis(250),
         }

@@ -208,6 +208,13 @@ impl Inner {
         Course::Answered(took)
     }
 
+    /// Lets a write arrive a second time, where the world is made so.
+    pub(crate) fn arrives_again(&mut self, op: Op, sent: Timestamp) {
+        if let Some(after) = self.cfg.writes_arrive_again {
+            self.push_in(after, Happening::AppliedLate(op, sent));
+        }
+    }
+
     /// Applies a write.
     pub(crate) fn apply(&mut self, who: &Who, op: &Op, sent: Timestamp) -> Write {
         let place = op.node().and_then(|n| self.find(n));

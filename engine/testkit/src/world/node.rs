@@ -133,7 +133,11 @@ impl Inner {
         if *who == Who::Engine {
             let out = node.is_drained() || node.down;
             let mark = node.reason.as_ref().filter(|_| out).map(|r| (r.by.clone(), r.written));
-            self.judge_engine(n, "overwrote a reason", sent, mark);
+            if out {
+                self.judge_engine(n, "overwrote a reason", sent, mark);
+            } else {
+                self.judge_fresh_reason(n, sent);
+            }
         }
         let node = &mut self.nodes[n];
         node.flags.remove(&NodeFlag::Fail);

@@ -79,6 +79,8 @@ pub(crate) struct Page {
     pub(crate) lifted_by: Option<(Who, Timestamp)>,
     /// Since when no GPU of the node is broken; `None` while one is.
     pub(crate) well_since: Option<Timestamp>,
+    /// Since when one is.
+    pub(crate) sick_since: Option<Timestamp>,
 }
 
 /// An effect that is on record as begun: node, run and what it may do.
@@ -207,10 +209,12 @@ impl Inner {
     /// Rule 14: a node without a hardware fault is not taken out, whatever its tools say or do not say.
     fn judge_health(&mut self, n: usize) {
         let well = self.nodes[n].page.well_since;
-        let ours = self.nodes[n].has(NodeFlag::Drain)
-            && self.nodes[n].drained_by.as_ref().is_some_and(|(who, _)| *who == Who::Engine);
+        let node = &self.nodes[n];
+        let ours =
+            node.has(NodeFlag::Drain) && node.drained_by.as_ref().is_some_and(|(who, _)| *who == Who::Engine);
+        let away = node.down || node.has(NodeFlag::NotResponding);
         if self.intents.is_some()
-            && !ours
+            && !(ours || away)
             && let Some(since) = well.filter(|s| self.now.duration_since(*s) > WELL_AFTER)
         {
             self.violation(14, Some(n), format!("the engine drained a node that is well since {since}"));
@@ -248,12 +252,28 @@ impl Inner {
         }
     }
 
+    /// Notes that the reason of a node in service is overwritten which somebody wrote a moment ago. What was there for
+    /// longer was seen, and goes with every drain.
+    pub(crate) fn judge_fresh_reason(&mut self, n: usize, sent: Timestamp) {
+        let Some(reason) = self.nodes[n].reason.clone().filter(|r| r.by != Who::Engine) else { return };
+        let unseen = self.nodes[n].page.read_at.is_none_or(|read| read < reason.written);
+        if unseen || later(reason.written, self.cfg.race_window) > sent {
+            self.judge_engine(n, "overwrote a reason", sent, Some((reason.by, reason.written)));
+        }
+    }
+
     /// Rule 5: what the engine gives back is well, and was seen well after the last reset.
     pub(crate) fn judge_return(&mut self, n: usize) {
         let sick = self.ailments(n);
+        let page = &self.nodes[n].page;
         if !sick.is_empty() {
             let list: Vec<String> = sick.iter().map(|(g, what)| format!("GPU {g}: {what}")).collect();
-            self.violation(5, Some(n), format!("given back to service while sick: {}", list.join("; ")));
+            let what = format!("given back to service while sick: {}", list.join("; "));
+            match (page.sick_since, page.seen_well_at) {
+                // It broke after it was proven: nobody could know.
+                (Some(broke), Some(seen)) if broke >= seen => self.race(n, what),
+                _ => self.violation(5, Some(n), what),
+            }
         }
         let page = &self.nodes[n].page;
         if let Some(reset) = page.reset_at
@@ -280,8 +300,14 @@ impl Inner {
         let now = self.now;
         let page = &mut self.nodes[n].page;
         match (well, page.well_since) {
-            (true, None) => page.well_since = Some(now),
-            (false, Some(_)) => page.well_since = None,
+            (true, None) => {
+                page.well_since = Some(now);
+                page.sick_since = None;
+            }
+            (false, Some(_)) => {
+                page.well_since = None;
+                page.sick_since = Some(now);
+            }
             _ => {}
         }
     }
