@@ -1,4 +1,4 @@
-//! The table of diagnostic codes of playbooks: stable code, title, explanation.
+//! The table of diagnostic codes of playbooks, and of what all files have in common: stable code, title, explanation.
 //!
 //! Codes are never reused. `docs/codes/` holds one page per code, generated from this table and that of the
 //! condition language; a test compares them.
@@ -12,19 +12,22 @@ macro_rules! codes {
     ($( $name:ident = $code:literal, $title:literal, $text:literal; )*) => {
         $( #[doc = $title] pub const $name: &str = $code; )*
 
-        /// Every code of this crate, in order.
-        pub static CODES: &[Code] = &[ $( ($code, $title, $text), )* ];
+        /// Every code of this table, in order.
+        pub static CODES: &[$crate::codes::Code] = &[ $( ($code, $title, $text), )* ];
     };
 }
 
+pub(crate) use codes as table;
+
 codes! {
     TOO_LARGE = "PB0001", "The file is too large",
-"A playbook may have 256 KiB. The limit holds before anything parses the file, so that a huge file costs nothing.
+"A playbook or a policy may have 256 KiB. The limit holds before anything parses the file, so that a huge file costs
+nothing.
 
-A playbook is a page or two. If the file is one, split it; if it is not, the wrong path was given.";
+Both are a page or two. If the file is one, split it; if it is not, the wrong path was given.";
     BAD_TEXT = "PB0002", "The file is not plain text",
-"A playbook is UTF-8 without control characters, without the invisible characters that reorder or hide text, and with
-the line ends LF or CRLF. A text that looks different from what it does cannot be reviewed.
+"A playbook or a policy is UTF-8 without control characters, without the invisible characters that reorder or hide
+text, and with the line ends LF or CRLF. A text that looks different from what it does cannot be reviewed.
 
 Save the file as UTF-8 and take the named character out.";
     SYNTAX = "PB0003", "The file is not YAML",
@@ -72,12 +75,12 @@ Good:
 
     owner: \"42\"";
     TOO_DEEP = "PB0007", "The document is nested too deeply or has too many values",
-"A playbook may nest 24 levels and hold 10,000 values. The reader stops at the limit, so that a hostile file costs
-nothing.
+"A playbook or a policy may nest 24 levels and hold 10,000 values. The reader stops at the limit, so that a hostile file
+costs nothing.
 
-A playbook is a flat list of steps and needs five levels.";
+A playbook is a flat list of steps and needs five levels; so does a policy.";
     DOCUMENTS = "PB0008", "The file must hold exactly one document",
-"One file is one playbook version: `playbooks/<id>/<version>.yaml`.
+"One file is one playbook version, `playbooks/<id>/<version>.yaml`, or one policy.
 
 Bad: two documents with `---` between them. Move the second one to a file of its own.";
     AMBIGUOUS_YAML = "PB0009", "The YAML can be read in two ways",
@@ -90,8 +93,8 @@ Bad:
 
 Good: names as keys, and double quotes around anything unusual.";
     UNKNOWN_FIELD = "PB0010", "Unknown field",
-"The field is not part of the playbook language. Nothing is ignored silently: a misspelt `when` would leave a step
-without its guard.
+"The field is not part of the playbook language, or of the policy. Nothing is ignored silently: a misspelt `when` would
+leave a step without its guard.
 
 Bad:
 
@@ -103,10 +106,12 @@ Good:
     - dcgm.reset_gpu: { bus_id: \"{{ gpu.bus_id }}\" }
       when: active_jobs == 0
 
-`slurmedic schema` prints every field; an editor with YAML support completes them.";
+`slurmedic schema` prints every field of a playbook; an editor with YAML support completes them.
+docs/guide/policy.md has every key of a policy.";
     MISSING_FIELD = "PB0011", "A field is missing",
 "Every playbook has `playbook`, `version`, `summary`, `owner`, `target`, `steps` and `approval`. A precondition
-written as a mapping has `check`; a parameter has `type`.
+written as a mapping has `check`; a parameter has `type`. In a policy a window has `from` and `to`, a freeze `from`, `to`
+and `why`.
 
 Good:
 
@@ -151,7 +156,8 @@ Good:
     version: 1.2.0";
     UNKNOWN_WORD = "PB0015", "Unknown word",
 "The value must be one of a fixed set of words: `target` is node or gpu, `approval` is auto, canary, hitl or hitl2,
-`ends` is drained, a parameter's `type` is bool, int, float, text, duration or version.
+`ends` is drained, a parameter's `type` is bool, int, float, text, duration or version. In a policy, days are mon, tue,
+wed, thu, fri, sat and sun, and racks come from topology.conf, map or none.
 
 Bad:
 
@@ -482,9 +488,10 @@ are comments.";
 "The system's message says why. Check the path and the permissions.";
 }
 
-/// Every code of playbooks and of conditions, in order.
+/// Every code of playbooks, policies and conditions, each table in order.
 pub fn all() -> impl Iterator<Item = Code> {
-    CODES.iter().copied().chain(engine_core::condition::codes::CODES.iter().copied())
+    let conditions = engine_core::condition::codes::CODES;
+    CODES.iter().chain(crate::policy::codes::CODES).chain(conditions).copied()
 }
 
 /// Returns the explanation of a code as a page of Markdown; case does not matter.
@@ -517,8 +524,10 @@ mod tests {
 
     #[test]
     fn codes_are_unique_and_ordered() {
-        let codes: Vec<_> = CODES.iter().map(|c| c.0).collect();
-        assert!(codes.windows(2).all(|w| w[0] < w[1]), "{codes:?}");
+        for table in [CODES, crate::policy::codes::CODES] {
+            let codes: Vec<_> = table.iter().map(|c| c.0).collect();
+            assert!(codes.windows(2).all(|w| w[0] < w[1]), "{codes:?}");
+        }
         assert!(explain("pb0020").unwrap().contains("lint --fix"));
         assert_eq!(explain("PB9999"), None);
         assert_eq!(nearest("PB020"), Some("PB0020"));

@@ -1,4 +1,4 @@
-//! Playbooks: from YAML with source positions to the typed playbook of the core.
+//! Playbooks and policies: from YAML with source positions to the typed documents of the core.
 //!
 //! A document goes through four passes: size and characters, structure (events of one YAML parser), meaning
 //! (`serde_yaml`), semantics (types, names, conditions, templates, static rules). All passes collect everything that
@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod codes;
 pub mod format;
 pub mod library;
+pub mod policy;
 mod read;
 pub mod release;
 pub mod render;

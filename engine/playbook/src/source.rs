@@ -45,7 +45,7 @@ impl SourceText {
                 Span::default(),
                 "",
             )
-            .with_help("a playbook is a page or two: is this the right file?");
+            .with_help("a playbook or a policy is a page or two: is this the right file?");
             return (Self::new(file, ""), vec![d]);
         }
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -83,7 +83,7 @@ impl SourceText {
             out.push(
                 Diagnostic::error(
                     codes::BAD_TEXT,
-                    format!("the character U+{:04X} is not allowed in a playbook", c as u32),
+                    format!("the character U+{:04X} is not allowed here", c as u32),
                     Span::new(at, at + c.len_utf8()),
                     "does not print",
                 )

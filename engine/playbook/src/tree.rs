@@ -140,7 +140,7 @@ fn syntax(message: &str, span: Span) -> Diagnostic {
 
 fn too_deep(what: String, at: usize) -> Diagnostic {
     Diagnostic::error(codes::TOO_DEEP, what, Span::new(at, at), "too much from here on")
-        .with_help("a playbook is a flat list of steps: is this the right file?")
+        .with_help("playbooks and policies are flat: is this the right file?")
 }
 
 /// Keeps a message of a parser to one line of printable characters.
@@ -291,7 +291,9 @@ impl<'a> Builder<'a> {
                                 span,
                                 "the second one starts here",
                             )
-                            .with_help("one file, one playbook version: move it to a file of its own"),
+                            .with_help(
+                                "one file, one playbook version or policy: move it to a file of its own",
+                            ),
                         );
                     }
                 }
@@ -307,7 +309,9 @@ impl<'a> Builder<'a> {
         if root.is_none() && self.found.is_empty() {
             self.push(
                 Diagnostic::error(codes::DOCUMENTS, "the file holds no document", Span::default(), "")
-                    .with_help("start with `playbook: <id>`; DESIGN and `slurmedic schema` show the fields"),
+                    .with_help(
+                        "start with `playbook: <id>`, or `budgets:` in a policy; docs/guide shows the fields",
+                    ),
             );
         }
         root

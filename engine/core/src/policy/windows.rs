@@ -1,7 +1,7 @@
 //! Change windows and freezes: when work may begin. Times are wall-clock times of a named zone, so a window is where
 //! people expect it on the days on which the clocks are changed.
 
-use jiff::civil::{Date, Time, Weekday};
+use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -49,6 +49,17 @@ impl Zone {
     /// Returns its IANA name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the moment at which a clock in this zone shows a time: the earlier one, where it exists twice or not at
+    /// all. `None` outside the range of time.
+    pub fn earlier(&self, wall: DateTime) -> Option<Timestamp> {
+        self.rules.to_ambiguous_zoned(wall).earlier().ok().map(|z| z.timestamp())
+    }
+
+    /// The same, the later one.
+    pub fn later(&self, wall: DateTime) -> Option<Timestamp> {
+        self.rules.to_ambiguous_zoned(wall).later().ok().map(|z| z.timestamp())
     }
 
     /// Prints a time as a clock in this zone shows it, to the minute: `2026-11-21 13:05 CET`.
@@ -184,13 +195,10 @@ impl Window {
         if !self.days.is_empty() && !self.days.contains(&Day::of(day.weekday())) {
             return None;
         }
-        let moment = |clock: Clock, day: Date| {
-            let (date, time) = clock.on(day)?;
-            Some(self.zone.rules.to_ambiguous_zoned(date.to_datetime(time)))
-        };
+        let wall = |clock: Clock, day: Date| clock.on(day).map(|(date, time)| date.to_datetime(time));
         let last = if self.to > self.from { day } else { day.tomorrow().ok()? };
-        let from = moment(self.from, day)?.later().ok()?.timestamp();
-        let to = moment(self.to, last)?.earlier().ok()?.timestamp();
+        let from = self.zone.later(wall(self.from, day)?)?;
+        let to = self.zone.earlier(wall(self.to, last)?)?;
         (from < to).then_some((from, to))
     }
 

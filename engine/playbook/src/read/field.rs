@@ -2,6 +2,7 @@
 
 use super::{MAX_ITEMS, Reader};
 use crate::codes;
+use crate::source::is_forbidden;
 use crate::template;
 use crate::tree::{Kind, Node, short};
 use engine_core::diag::{Diagnostic, Span, did_you_mean};
@@ -132,6 +133,9 @@ fn example(field: &str) -> &'static str {
         "steps" => "add `steps:` with a list of actions; `slurmedic actions` lists them",
         "approval" => "add `approval: hitl`: one person says yes to each run",
         "check" => "add `check:` with the condition",
+        "from" => "add `from:`",
+        "to" => "add `to:`",
+        "why" => "add `why:` with the reason, for people",
         "type" => "add `type:` with bool, int, float, text, duration or version",
         _ => "add it",
     }
@@ -161,7 +165,7 @@ impl Reader<'_> {
             let text = format!("{} items, at most {MAX_ITEMS} are allowed", items.len());
             self.found.push(
                 Diagnostic::error(codes::BAD_LENGTH, text, items[MAX_ITEMS].span, "one too many")
-                    .with_help("split the playbook"),
+                    .with_help("split it"),
             );
             return None;
         }
@@ -192,6 +196,9 @@ impl Reader<'_> {
             Some(format!("the text has {count} characters, at most {most} are allowed"))
         } else if text.chars().any(char::is_control) {
             Some("the text has more than one line".to_owned())
+        } else if text.chars().any(is_forbidden) {
+            // Escapes in quotes bring in what the text of the file must not hold.
+            Some("the text has characters that do not print".to_owned())
         } else {
             None
         };

@@ -1,6 +1,6 @@
 //! Pass 4: from the tree to the typed playbook, collecting every mistake.
 
-mod field;
+pub(crate) mod field;
 mod params;
 mod steps;
 
@@ -108,18 +108,25 @@ pub(crate) fn playbook(
     source: &SourceText,
     digest: Digest,
 ) -> (Option<Playbook>, Vec<Diagnostic>) {
-    let mut r = Reader {
-        source,
-        found: Vec::new(),
-        types: BTreeMap::new(),
-        params: BTreeMap::new(),
-        broken_params: BTreeSet::new(),
-        gpu: true,
-        used: BTreeSet::new(),
-    };
+    let mut r = Reader::new(source);
     let read = r.root(root, digest);
     let failed = r.found.iter().any(|d| d.severity == Severity::Error);
     (read.filter(|_| !failed), r.found)
+}
+
+impl<'a> Reader<'a> {
+    /// Begins to read a document.
+    pub(crate) fn new(source: &'a SourceText) -> Self {
+        Self {
+            source,
+            found: Vec::new(),
+            types: BTreeMap::new(),
+            params: BTreeMap::new(),
+            broken_params: BTreeSet::new(),
+            gpu: true,
+            used: BTreeSet::new(),
+        }
+    }
 }
 
 impl Reader<'_> {

@@ -6,6 +6,7 @@ mod documents;
 mod formatting;
 mod hostile;
 mod libraries;
+mod policies;
 mod rendered;
 mod shipped;
 
