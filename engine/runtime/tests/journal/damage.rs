@@ -354,7 +354,15 @@ proptest! {
         db.execute_batch("DROP TRIGGER events_no_update").unwrap();
         // Bytes that are no text, as a changed file would hold them.
         let sql = format!("UPDATE events SET {column} = CAST(?1 AS TEXT) WHERE pos = ?2");
-        db.execute(&sql, rusqlite::params![bytes, pos]).unwrap();
+        match db.execute(&sql, rusqlite::params![bytes, pos]) {
+            Ok(_) => {}
+            // The name of another run that has such an event: the index alone keeps that out.
+            Err(e) if column == "run" => {
+                prop_assert_eq!(e.sqlite_error_code(), Some(rusqlite::ErrorCode::ConstraintViolation));
+                return Ok(());
+            }
+            Err(e) => panic!("{e}"),
+        }
         drop(db);
         let broken = runtime.block_on(broken(&site));
         prop_assert_eq!(broken.and_then(|b| b.pos), Some(pos as u64));

@@ -6,6 +6,7 @@ use crate::sample::{Site, at, node, noted, proposed, run};
 use engine_runtime::journal::{
     CrashPoint, Journal, JournalError, MAX_RECORD, MAX_RECORDS, MemoryJournal, NewRecord, Record, StreamName,
 };
+use proptest::prelude::*;
 
 fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
@@ -282,4 +283,36 @@ async fn a_damaged_page_of_records_names_the_first_that_cannot_be_read() {
     assert_eq!((b.stream.as_deref(), b.seq.map(|n| n * 2)), (Some("fleet"), b.pos), "{b}");
     assert!((20..=30).contains(&b.seq.unwrap()), "{b}");
     assert!(b.why.contains("damaged"), "{b}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any byte of a record's own fields: always found, and the record named.
+    #[test]
+    fn no_changed_byte_of_a_record_passes(
+        pos in prop::sample::select(&[20_i64, 21, 22, 24][..]),
+        column in prop::sample::select(&["stream", "at", "kind", "body", "prev_hash", "hash"][..]),
+        place in any::<prop::sample::Index>(), mask in 1_u8..,
+    ) {
+        static IMAGE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let image = IMAGE.get_or_init(|| std::fs::read(runtime.block_on(filled()).file()).unwrap());
+        let site = Site::new();
+        std::fs::write(site.file(), image).unwrap();
+        std::fs::set_permissions(site.file(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let db = site.raw();
+        let mut bytes: Vec<u8> = db
+            .query_row(&format!("SELECT CAST({column} AS BLOB) FROM records WHERE pos = ?1"), [pos], |r| r.get(0))
+            .unwrap();
+        let at = place.index(bytes.len());
+        bytes[at] ^= mask;
+        db.execute_batch("DROP TRIGGER records_no_update").unwrap();
+        let digest = ["prev_hash", "hash"].contains(&column);
+        let value = if digest { "?1" } else { "CAST(?1 AS TEXT)" };
+        db.execute(&format!("UPDATE records SET {column} = {value} WHERE pos = ?2"), rusqlite::params![bytes, pos]).unwrap();
+        drop(db);
+        let found = runtime.block_on(broken(&site));
+        prop_assert_eq!(found.map(|b| (b.pos, b.stream.is_some())), Some((Some(pos as u64), true)));
+    }
 }

@@ -13,16 +13,16 @@ mod read;
 mod schema;
 mod writer;
 
-use super::stored::store;
 use super::lock::{Admit, HeldLease, Lease, LockKey, in_order};
+use super::stored::store;
 use super::stream::{NewRecord, Record, StreamName, bounded};
 use super::{ChainReport, Journal, JournalError, MAX_BLOB, RunSummary};
 use async_trait::async_trait;
+use desk::Desk;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
 use engine_core::run::{Event, EventKind};
-use desk::Desk;
 use jiff::Timestamp;
 use place::Place;
 use read::Readers;

@@ -5,6 +5,7 @@ use super::place::{Place, bad_place};
 use crate::journal::JournalError;
 use crate::journal::chain::genesis;
 use crate::journal::stored::store;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +15,12 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x534C_4D44;
 /// The steps from an empty file to the format of today; their number is the format.
 const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+/// Memory for pages of a writer, as SQLite counts it: negative, in KiB. A whole group of writes fits, so that no page is
+/// written twice for it.
+const CACHE_KIB: i64 = -32_768;
+/// Pages in the write-ahead log after which a commit moves them into the main file: 16 MiB. Most of the time the
+/// writing thread does it when it is idle.
+const LOG_PAGES: i64 = 4_096;
 /// How long a statement waits for another process.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -89,6 +96,8 @@ pub(super) fn connect(place: &Place, mode: OpenMode) -> Result<Connection, Journ
     db.busy_timeout(BUSY).map_err(|e| unfit(place, mode, e))?;
     db.set_prepared_statement_cache_capacity(64);
     let set = |db: &Connection| {
+        // Statements stay as they were prepared: else each new value of a parameter has them planned anew.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         db.pragma_update(None, "trusted_schema", "OFF")?;
         db.pragma_update(None, "foreign_keys", "ON")?;
         db.pragma_update(None, "recursive_triggers", "ON")?;
@@ -130,6 +139,12 @@ pub(super) fn connect(place: &Place, mode: OpenMode) -> Result<Connection, Journ
         OpenMode::ReadOnly | OpenMode::ReadWrite => {}
     }
     if mode == OpenMode::ReadWrite {
+        let tune = |db: &Connection| {
+            db.pragma_update(None, "cache_size", CACHE_KIB)?;
+            db.pragma_update(None, "temp_store", "MEMORY")?;
+            db.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))
+        };
+        tune(&db).map_err(|e| unfit(place, mode, e))?;
         let kept: String = db
             .pragma_update_and_check(None, "journal_mode", "WAL", |r| r.get(0))
             .map_err(|e| unfit(place, mode, e))?;
