@@ -7,16 +7,19 @@ use super::chain::Owner;
 use super::lock::{self, Admit, HeldLease, Lease, LockKey};
 use super::stored::{Phase, Prepared, StoredEvent, Summary, place_records, prepare, store};
 use super::stream::{self, NewRecord, Record, StreamName};
-use super::verify::{ChainReport, ChainWalk, PlaybookCheck, RunCheck};
+use super::verify::{ChainBreak, ChainReport, ChainWalk, PlaybookCheck, RunCheck};
 use super::{Journal, JournalError, MAX_BLOB, RunSummary, chain};
 use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind, RunState};
+use engine_core::run::{Event, EventKind, RunState, fold};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Runs that are over and that a journal for long simulations keeps.
+const PASSING_KEEPS: usize = 128;
 
 /// When an engine process dies, seen from the append that it dies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ struct Store {
     claims: BTreeMap<RunId, Weak<Process>>,
     playbooks: BTreeMap<(String, String), Digest>,
     blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Runs that are over, oldest first, where only the last ones are kept; `None` for a journal that keeps all.
+    passing: Option<VecDeque<RunId>>,
 }
 
 #[derive(Debug)]
@@ -45,6 +50,8 @@ struct Kept {
     state: RunState,
     events: Vec<Event>,
     places: Vec<usize>,
+    /// Its place among all runs, by the time of its first event.
+    age: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +82,13 @@ impl MemoryJournal {
     /// Makes an empty journal, and the first process on it.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes an empty journal for long simulations: every event is folded as ever, but nothing is encoded and chained, and
+    /// of the runs that are over only the last 128 are kept.
+    pub fn passing() -> Self {
+        let store = Store { passing: Some(VecDeque::new()), ..Store::default() };
+        Self { store: Arc::new(Mutex::new(store)), process: Arc::default() }
     }
 
     /// Starts another engine process on the same store.
@@ -139,6 +153,15 @@ fn died() -> JournalError {
     store("used", "this engine process was killed")
 }
 
+/// Folds what is kept of a run once more, and compares.
+fn fold_again(run: &RunId, kept: &Kept) -> Result<(), ChainBreak> {
+    match fold(&kept.events) {
+        Ok(state) if state == kept.state => Ok(()),
+        Ok(_) => Err(ChainBreak::of_run(run.as_str(), "its events do not fold to its state")),
+        Err(e) => Err(ChainBreak::of_run(run.as_str(), e.to_string())),
+    }
+}
+
 fn lives(claim: &Weak<Process>) -> bool {
     claim.upgrade().is_some_and(|p| !hold(&p.fate).dead)
 }
@@ -161,8 +184,7 @@ impl Store {
         at: Timestamp,
         kinds: Vec<EventKind>,
     ) -> Result<Vec<Event>, JournalError> {
-        let state = self.runs.get(run).map(|k| k.state.clone());
-        let found = state.as_ref().map_or(0, |s| s.seq);
+        let found = self.runs.get(run).map_or(0, |k| k.state.seq);
         if found != after {
             if found == 0 {
                 return Err(JournalError::NoSuchRun(run.clone()));
@@ -174,6 +196,10 @@ impl Store {
         if begins && other {
             return Err(JournalError::TakenOver(run.clone()));
         }
+        if self.passing.is_some() {
+            return self.append_passing(run, at, kinds);
+        }
+        let state = self.runs.get(run).map(|k| k.state.clone());
         let Prepared { events, stored, state } = prepare(run, state, self.head(), at, kinds)?;
         if state.status.is_terminal() {
             self.claims.remove(run);
@@ -188,10 +214,53 @@ impl Store {
                 kept.places.extend(places);
             }
             None => {
-                let kept = Kept { state, events: events.clone(), places: places.collect() };
+                let age = places.start as u64;
+                let kept = Kept { state, events: events.clone(), places: places.collect(), age };
                 self.runs.insert(run.clone(), kept);
             }
         }
+        Ok(events)
+    }
+
+    /// Folds events onto a run, without their stored form; of runs that are over, the oldest are forgotten.
+    fn append_passing(
+        &mut self,
+        run: &RunId,
+        at: Timestamp,
+        kinds: Vec<EventKind>,
+    ) -> Result<Vec<Event>, JournalError> {
+        let mut state = self.runs.get(run).map(|k| k.state.clone());
+        let mut events = Vec::with_capacity(kinds.len());
+        for kind in kinds {
+            let event = Event { run: run.clone(), seq: state.as_ref().map_or(1, |s| s.seq + 1), at, kind };
+            match &mut state {
+                None => state = Some(RunState::begin(&event)?),
+                Some(s) => s.apply(&event)?,
+            }
+            events.push(event);
+        }
+        let Some(state) = state else { return Err(JournalError::NoSuchRun(run.clone())) };
+        if state.status.is_terminal() {
+            self.claims.remove(run);
+            self.leases.retain(|_, lease| lease.run != *run);
+            let over = self.passing.get_or_insert_default();
+            over.push_back(run.clone());
+            while over.len() > PASSING_KEEPS {
+                if let Some(oldest) = over.pop_front() {
+                    self.runs.remove(&oldest);
+                }
+            }
+        }
+        self.token += 1;
+        let age = self.token;
+        let kept = self.runs.entry(run.clone()).or_insert_with(|| Kept {
+            state: state.clone(),
+            events: Vec::new(),
+            places: Vec::new(),
+            age,
+        });
+        kept.state = state;
+        kept.events.extend(events.iter().cloned());
         Ok(events)
     }
 
@@ -238,7 +307,7 @@ impl Store {
     /// Lists runs by age, oldest first.
     fn by_age(&self) -> Vec<(&RunId, &Kept)> {
         let mut runs: Vec<_> = self.runs.iter().collect();
-        runs.sort_by_key(|(_, k)| k.places.first().copied());
+        runs.sort_by_key(|(_, k)| k.age);
         runs
     }
 
@@ -262,7 +331,11 @@ impl Store {
                         fold.step(&e.raw(), &mut playbooks)?;
                     }
                 }
-                fold.end(run.as_str(), Some(Ok(Summary::of(&kept.state))))?;
+                if self.passing.is_some() {
+                    fold_again(run, kept)?;
+                } else {
+                    fold.end(run.as_str(), Some(Ok(Summary::of(&kept.state))))?;
+                }
                 runs += 1;
             }
             Ok(())
