@@ -7,6 +7,7 @@
 
 mod calls;
 pub mod catalogue;
+pub mod checker;
 pub mod codes;
 pub mod format;
 pub mod library;

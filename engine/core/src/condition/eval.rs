@@ -136,7 +136,7 @@ pub(super) type Names = Vec<(String, Ty)>;
 
 impl Test {
     /// Returns the facts it reads.
-    fn reads(&self) -> (usize, Option<usize>) {
+    pub(super) fn reads(&self) -> (usize, Option<usize>) {
         match self {
             Self::Compare { fact, with: Operand::Fact(other), .. } => (*fact, Some(*other)),
             Self::Holds { fact }

@@ -30,6 +30,7 @@ pub mod codes;
 mod eval;
 mod number;
 mod parse;
+mod possible;
 mod print;
 mod scope;
 mod sink;
@@ -41,6 +42,7 @@ mod version;
 mod tests;
 
 pub use eval::Truth;
+pub use possible::Outcomes;
 pub use scope::Scope;
 pub use trace::{Evaluation, Reading, TraceEntry};
 

@@ -1,0 +1,3 @@
+//! The playbook checker: shipped playbooks hold, bad ones are refused with a shortest way, broken engines are found.
+
+mod shipped;
