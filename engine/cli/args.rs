@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Init(commands::init::InitArgs),
     /// Read captured outputs of Slurm, DCGM or NVIDIA tools and print typed facts.
     Read(commands::read::ReadArgs),
+    /// Check, show or compare policies: what the site allows.
+    Policy(commands::policy::PolicyArgs),
     /// Check playbooks.
     Lint(commands::lint::LintArgs),
     /// Format playbooks.

@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) journal: JournalConfig,
     /// Playbooks of the site.
     pub(crate) playbooks: PlaybooksConfig,
+    /// What the site allows.
+    pub(crate) policy: PolicyConfig,
     /// Time limits.
     pub(crate) engine: Times,
     /// Slurm.
@@ -59,6 +61,16 @@ pub(crate) struct JournalConfig {
 pub(crate) struct PlaybooksConfig {
     /// Directory with `<id>/<version>.yaml`, beside those that come with Slurmedic.
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// What the site allows.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PolicyConfig {
+    /// Policy file; the built-in one where not set.
+    pub(crate) path: Option<PathBuf>,
+    /// topology.conf of Slurm, for policies whose racks come from it; the one beside slurm.conf where not set.
+    pub(crate) topology: Option<PathBuf>,
 }
 
 /// This host as a node.

@@ -13,6 +13,7 @@ pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod lint;
 pub(crate) mod plan;
+pub(crate) mod policy;
 pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod run;
@@ -57,6 +58,7 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Doctor(a) => wait(doctor::run(&a, &global, printer)),
         Verb::Init(a) => init::run(&a, printer),
         Verb::Read(a) => read::run(&a, printer),
+        Verb::Policy(a) => policy::run(&a, &global, printer),
         Verb::Lint(a) => lint::run(&a, printer),
         Verb::Fmt(a) => fmt::run(&a, printer),
         Verb::Schema(a) => schema::run(&a, printer),
