@@ -61,6 +61,16 @@ pub(crate) enum Verb {
     Cancel(commands::cancel::CancelArgs),
     /// Pick up runs whose engine was killed: resume, go back or hold.
     Recover(commands::recover::RecoverArgs),
+    /// Work off incidents: plan, ask, carry out, until it is stopped.
+    Serve(commands::serve::ServeArgs),
+    /// Feed alerts by hand.
+    Alert(commands::alert::AlertArgs),
+    /// List what is open.
+    Incidents(commands::incidents::IncidentsArgs),
+    /// Stop everything that takes nodes or hardware away, at once.
+    Pause(commands::breaker::PauseArgs),
+    /// Show what stands still, and let it go on.
+    Breaker(commands::breaker::BreakerArgs),
     /// Check or look into the journal.
     Journal(commands::journal::JournalArgs),
     /// Check what this site offers, and say which way Slurm is read.

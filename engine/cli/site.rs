@@ -3,12 +3,15 @@
 use crate::commands::Global;
 use crate::config::{self, Cluster, Config};
 use crate::exit::CliError;
+use crate::fleet::Fleet;
 use crate::identity;
 use crate::printer::{Printer, Tone, paint};
 use engine_adapters::node::{ExporterTelemetry, LocalNode};
 use engine_adapters::slurm::SlurmBackend;
+use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::Playbook;
+use engine_core::policy::{Layout, Policy};
 use engine_playbook::{Library, Renderer};
 use engine_runtime::engine::{Engine, Observer, Ports, TimeIds};
 use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
@@ -43,6 +46,8 @@ pub(crate) struct Site {
     pub(crate) local: Option<NodeName>,
     /// Where the configuration came from.
     pub(crate) config_path: Option<PathBuf>,
+    /// What the site allows.
+    pub(crate) policy: Arc<Policy>,
     library: Library,
 }
 
@@ -52,6 +57,14 @@ impl Site {
     pub(crate) fn watched(mut self, observer: Arc<dyn Observer>) -> Self {
         self.engine = self.engine.with_observer(observer);
         self
+    }
+
+    /// Puts the fleet's gate before the engine: breakers, pauses, policy, budgets.
+    pub(crate) async fn gated(mut self) -> Result<(Self, Fleet), CliError> {
+        let layout = Layout::of(&self.policy.racks, &Known::Known(None));
+        let fleet = Fleet::open(&self.engine.ports, Arc::clone(&self.policy), layout, &self.library).await?;
+        self.engine = self.engine.with_gate(Arc::clone(&fleet.gate) as _);
+        Ok((self, fleet))
     }
 
     /// Finds a playbook by `id` or `id@version`.
@@ -85,6 +98,9 @@ pub(crate) async fn open(
     };
     let engine_config = config.engine.lower(identity::engine_name())?;
     let Some(slurm) = slurm else {
+        if let Some(path) = global.journal.as_ref().filter(|p| access == Access::Look && !p.exists()) {
+            return Err(no_journal(path));
+        }
         return crate::simulated::open(global, printer, library, engine_config, node);
     };
     let (journal, journal_path) = journal(global, &config, access)?;
@@ -110,7 +126,15 @@ pub(crate) async fn open(
         ..engine_config
     };
     let engine = Engine::new(ports, engine_config, Arc::new(Renderer::new()));
-    Ok(Site { engine, slurm: Some(slurm), journal_path, local: Some(local), config_path, library })
+    Ok(Site {
+        engine,
+        slurm: Some(slurm),
+        journal_path,
+        local: Some(local),
+        config_path,
+        policy: Arc::default(),
+        library,
+    })
 }
 
 /// Puts a site on the simulated cluster together.
@@ -120,7 +144,15 @@ pub(crate) fn simulated(
     library: Library,
 ) -> Site {
     let engine = Engine::new(ports, config, Arc::new(Renderer::new()));
-    Site { engine, slurm: None, journal_path: None, local: None, config_path: None, library }
+    Site {
+        engine,
+        slurm: None,
+        journal_path: None,
+        local: None,
+        config_path: None,
+        policy: Arc::default(),
+        library,
+    }
 }
 
 /// Opens the playbooks that come with Slurmedic and those of the site.
@@ -173,8 +205,7 @@ fn journal(
         make_private_dir(&path)?;
     }
     if access == Access::Look && !path.exists() {
-        return Err(CliError::failed(format!("there is no journal at {}", path.display()))
-            .with_hint("the first `slurmedic run` makes it; name another with --journal"));
+        return Err(no_journal(&path));
     }
     let mode = if matches!(access, Access::Change | Access::Record) {
         OpenMode::ReadWrite
@@ -183,6 +214,29 @@ fn journal(
     };
     let journal = SqliteJournal::open(&path, mode)?;
     Ok((Arc::new(journal), Some(path)))
+}
+
+/// Opens the journal's file for reading, without the rest of the site.
+pub(crate) fn journal_file(global: &Global) -> Result<SqliteJournal, CliError> {
+    let (config, _) = config::load(global.config.as_deref())?;
+    let named = global.journal.clone().or_else(|| config.journal.path.clone());
+    let path = match named {
+        Some(path) => path,
+        None if global.cluster.unwrap_or(config.cluster) == Cluster::Simulated => {
+            return Err(CliError::usage("the simulated cluster keeps its journal in memory")
+                .with_hint("name a file with --journal, here and for the runs on it"));
+        }
+        None => default_journal()?,
+    };
+    if !path.exists() {
+        return Err(no_journal(&path));
+    }
+    Ok(SqliteJournal::open(&path, OpenMode::ReadOnly)?)
+}
+
+fn no_journal(path: &Path) -> CliError {
+    CliError::usage(format!("there is no journal at {}", crate::printer::tame(&path.display().to_string())))
+        .with_hint("the first `slurmedic run` makes it; name another with --journal")
 }
 
 /// The journal's place where none is named: the machine's for root, the person's otherwise.

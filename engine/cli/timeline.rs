@@ -40,7 +40,7 @@ fn parts(kind: &EventKind, state: &RunState) -> (Tone, String, String) {
         EventKind::ApprovalRequested { people, expires_at } => {
             (Tone::Warn, "approval needed".into(), format!("{people} person(s), until {}", time(*expires_at)))
         }
-        EventKind::Approved { by, digest, expires_at } => (
+        EventKind::Approved { by, digest, expires_at, .. } => (
             Tone::Good,
             "approved".into(),
             format!("by {by}, plan {}, holds until {}", digest.short(), time(*expires_at)),

@@ -1,19 +1,22 @@
 //! `approve` and `deny`.
 
 use super::Global;
-use super::run::{Live, drive_and_tell, finish};
+use super::run::{Live, drive_through, finish};
 use crate::exit::{CliError, Exit};
 use crate::identity;
-use crate::printer::Printer;
+use crate::printer::{Format, Printer};
 use crate::site::{Access, open, run_id};
+use engine_core::model::RunId;
 use engine_core::run::Actor;
+use engine_runtime::engine::EngineError;
 use std::sync::Arc;
 
 /// Which run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ApproveArgs {
-    /// The run, or the beginning of its id.
-    run: String,
+    /// The runs, or the beginnings of their ids.
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<String>,
 }
 
 /// Which run, and why not.
@@ -34,9 +37,48 @@ pub(crate) async fn approve(
 ) -> Result<Exit, CliError> {
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
-    let run = run_id(&site, &args.run).await?;
-    site.engine.approve(&run, Actor::person(identity::person())).await?;
-    drive_and_tell(&site, &run, printer).await
+    let (site, _fleet) = site.gated().await?;
+    let me = Actor::person(identity::person());
+    let mut work = tokio::task::JoinSet::new();
+    for text in &args.runs {
+        let run = run_id(&site, text).await?;
+        site.engine.approve(&run, me.clone()).await?;
+        let engine = site.engine.clone();
+        work.spawn(async move {
+            let driven = drive_through(&engine, &run).await;
+            (run, driven)
+        });
+    }
+    let mut worst = Exit::Ok;
+    while let Some(done) = work.join_next().await {
+        let (run, driven) = done.map_err(|e| CliError::caused("a run was interrupted", e))?;
+        match driven {
+            Ok(()) => {}
+            Err(EngineError::Claimed(_)) => {
+                told(&run, printer)?;
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        }
+        let exit = finish(&site, &run, printer).await?;
+        if exit as u8 > worst as u8 {
+            worst = exit;
+        }
+    }
+    Ok(worst)
+}
+
+/// An engine that serves has the run: it goes on with it by itself.
+fn told(run: &RunId, printer: &mut Printer) -> Result<(), CliError> {
+    match printer.format {
+        Format::Json => printer.json(
+            &serde_json::json!({ "format": "slurmedic/approve/1", "run": run, "status": "approved" }),
+        )?,
+        Format::Text => printer.out(format!(
+            "run {run}: approved; the engine that serves carries it out (`slurmedic show {run}`)"
+        )),
+    }
+    Ok(())
 }
 
 /// Runs `deny`.

@@ -1,7 +1,9 @@
 //! One file per verb.
 
 pub(crate) mod actions;
+pub(crate) mod alert;
 pub(crate) mod bench;
+pub(crate) mod breaker;
 pub(crate) mod cancel;
 pub(crate) mod decide;
 pub(crate) mod demo;
@@ -9,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod facts;
 pub(crate) mod fmt;
+pub(crate) mod incidents;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod lint;
@@ -19,6 +22,7 @@ pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
+pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod why;
 
@@ -54,6 +58,11 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Deny(a) => wait(decide::deny(&a, &global, printer)),
         Verb::Cancel(a) => wait(cancel::run(&a, &global, printer)),
         Verb::Recover(a) => wait(recover::run(&a, &global, printer)),
+        Verb::Serve(a) => wait(serve::run(&a, &global, printer)),
+        Verb::Alert(a) => wait(alert::run(&a, &global, printer)),
+        Verb::Incidents(a) => wait(incidents::run(&a, &global, printer)),
+        Verb::Pause(a) => wait(breaker::pause(&a, &global, printer)),
+        Verb::Breaker(a) => wait(breaker::run(&a, &global, printer)),
         Verb::Journal(a) => wait(journal::run(&a, &global, printer)),
         Verb::Doctor(a) => wait(doctor::run(&a, &global, printer)),
         Verb::Init(a) => init::run(&a, printer),

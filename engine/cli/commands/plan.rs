@@ -218,7 +218,7 @@ fn blast(plan: &Plan) -> String {
 }
 
 fn approval(plan: &Plan) -> String {
-    match plan.approval.people() {
+    match plan.people() {
         0 => "nobody is asked".to_owned(),
         1 => format!("one person ({})", plan.approval.as_str()),
         n => format!("{n} different people ({})", plan.approval.as_str()),

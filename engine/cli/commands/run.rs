@@ -9,7 +9,7 @@ use crate::site::{Access, Site, open};
 use crate::timeline;
 use engine_core::model::{NodeName, RunId};
 use engine_core::run::{Actor, Event, EventKind, RunState, Status};
-use engine_runtime::engine::{Observer, Rest};
+use engine_runtime::engine::{Engine, EngineError, Observer, Rest};
 use std::io::BufRead as _;
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &RunArgs, global: &Global, printer: &mut Printer) 
         show(&proposal, printer);
         printer.out("");
     }
-    let people = usize::from(proposal.plan.approval.people());
+    let people = usize::from(proposal.plan.people());
     if people > 0 && proposal.objections.is_empty() && !args.yes && !identity::can_ask() {
         return Err(CliError::usage("this playbook needs an approval and there is no terminal to ask on")
             .with_hint("give --yes --approved-by NAME for a person who has approved; nothing was started"));
@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &RunArgs, global: &Global, printer: &mut Printer) 
             Answer::No => return finish(&site, &run, printer).await,
         }
     }
-    drive_through(&site, &run).await?;
+    drive_through(&site.engine, &run).await?;
     finish(&site, &run, printer).await
 }
 
@@ -173,20 +173,10 @@ pub(crate) async fn finish(site: &Site, run: &RunId, printer: &mut Printer) -> R
     Ok(exit)
 }
 
-/// Drives a run and tells its end.
-pub(crate) async fn drive_and_tell(
-    site: &Site,
-    run: &RunId,
-    printer: &mut Printer,
-) -> Result<Exit, CliError> {
-    drive_through(site, run).await?;
-    finish(site, run, printer).await
-}
-
 /// Drives a run, also past moments at which it may not begin yet; who waits sees why.
-async fn drive_through(site: &Site, run: &RunId) -> Result<(), CliError> {
-    while site.engine.drive(run).await? == Rest::Deferred {
-        site.engine.ports.clock.sleep(site.engine.config.poll).await;
+pub(crate) async fn drive_through(engine: &Engine, run: &RunId) -> Result<(), EngineError> {
+    while engine.drive(run).await? == Rest::Deferred {
+        engine.ports.clock.sleep(engine.config.poll).await;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actions;
+pub mod approval;
 pub mod engine;
 pub mod fleet;
 pub mod gather;

@@ -6,7 +6,9 @@
 use async_trait::async_trait;
 use engine_core::known::{Known, Unknown};
 use engine_core::model::gpu::{DiagReport, HealthReport};
-use engine_core::model::{Job, Node, NodeGpus, NodeName, Partition, Reservation, ResetOutcome, RunId};
+use engine_core::model::{
+    Job, Node, NodeGpus, NodeName, Partition, PendingJob, Reservation, ResetOutcome, RunId,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
@@ -96,6 +98,14 @@ pub trait Scheduler: Send + Sync + Debug {
     async fn jobs_on(&self, node: &NodeName) -> Read<Vec<Job>>;
     /// Reads every job.
     async fn jobs(&self) -> Read<Vec<Job>>;
+    /// Reads pending jobs with what they asked for. It only serves to say what a run costs the queue; a scheduler that
+    /// cannot tell leaves it unknown.
+    async fn pending(&self) -> Read<Vec<PendingJob>> {
+        Err(Unknown::new(
+            engine_core::Cause::Unsupported,
+            "this scheduler does not tell what pending jobs asked for",
+        ))
+    }
     /// Reads every reservation.
     async fn reservations(&self) -> Read<Vec<Reservation>>;
     /// Reads every partition.

@@ -6,7 +6,7 @@ use crate::world::SimWorld;
 use engine_core::condition::Truth;
 use engine_core::model::{Gpu, NodeName};
 use engine_core::playbook::Playbook;
-use engine_core::run::{Actor, ActorKind, End, Status};
+use engine_core::run::{Actor, End, Status};
 use engine_core::value::Value;
 use engine_runtime::engine::{Alert, Engine, Proposal, ProposeRequest, Rest};
 use engine_runtime::ports::{Clock, GpuTelemetry};
@@ -184,7 +184,7 @@ impl Hands {
                 gpu: Some(gpu.to_string()),
                 params: [("idle_wait".to_owned(), Value::Duration(IDLE_WAIT))].into(),
                 alert: Alert { id: format!("exporter-{node}-{gpu}"), last_seen: Some(seen) },
-                initiator: Actor { kind: ActorKind::Program, name: "watch".to_owned() },
+                initiator: Actor::program("watch", None),
             };
             match self.engine.plan(request).await {
                 Err(e) => last = e.to_string(),

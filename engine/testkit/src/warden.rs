@@ -271,7 +271,7 @@ impl Warden {
                     seq: event.seq,
                     node: node.clone(),
                     digest: digest.clone(),
-                    people: plan.approval.people(),
+                    people: plan.people(),
                     approvals: BTreeMap::new(),
                     intents: BTreeMap::new(),
                     began: BTreeSet::new(),
@@ -282,7 +282,7 @@ impl Warden {
                 };
                 book.open.insert(event.run.clone(), sheet);
             }
-            EventKind::Approved { by, digest, expires_at } => {
+            EventKind::Approved { by, digest, expires_at, .. } => {
                 if let Some(sheet) = book.open.get_mut(&event.run) {
                     if *digest != sheet.digest {
                         self.say(11, &node, format!("{by} approved another plan than that of {}", event.run));

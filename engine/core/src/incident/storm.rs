@@ -1,50 +1,28 @@
 //! Storms: when so much goes wrong at once that no single repair can be right, everything stops.
 
 use super::event::{FleetEvent, MAX_LISTED, Trouble};
-use super::fold::FleetState;
+use super::fold::{FleetState, Opening};
 use super::shape::Shape;
 use super::switch::Scope;
 use crate::model::NodeName;
-use jiff::{SignedDuration, Timestamp};
+use crate::policy::{Breaker, Period, Rate, Storm};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// When a breaker trips. The defaults are those of the design: 10 % of the fleet, 20 % of a partition, two racks in
-/// 15 minutes, one wrongful action, three ambiguous outcomes in an hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When a breaker trips: the policy's shares and rates, and below what a storm is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StormRules {
-    /// Window in which nodes with a new incident are counted.
-    pub window: SignedDuration,
-    /// Share of the fleet's nodes above which the fleet stops, in percent.
-    pub fleet_percent: u32,
-    /// Share of a partition's nodes above which the partition stops, in percent.
-    pub partition_percent: u32,
+    /// The policy's part.
+    pub breaker: Breaker,
     /// Fewer nodes than this are no storm, whatever their share: small clusters have few nodes.
     pub least_nodes: usize,
     /// Nodes of one rack with the same fault that make it a fault of the rack.
     pub rack_nodes: usize,
-    /// Racks with such a fault at which the fleet stops.
-    pub racks: usize,
-    /// Window in which troubles of runs are counted.
-    pub trouble_window: SignedDuration,
-    /// Runs that ended stuck, or of which nobody can say what a step came to, at which their playbook stops.
-    pub ambiguous: usize,
-    /// Wrongful actions at which their playbook stops.
-    pub wrongful: usize,
 }
 
 impl Default for StormRules {
     fn default() -> Self {
-        Self {
-            window: SignedDuration::from_mins(15),
-            fleet_percent: 10,
-            partition_percent: 20,
-            least_nodes: 4,
-            rack_nodes: 3,
-            racks: 2,
-            trouble_window: SignedDuration::from_hours(1),
-            ambiguous: 3,
-            wrongful: 1,
-        }
+        Self { breaker: Breaker::default(), least_nodes: 4, rack_nodes: 3 }
     }
 }
 
@@ -54,72 +32,88 @@ pub fn trips(state: &FleetState, shape: &Shape, rules: &StormRules, now: Timesta
     if state.switches().find(&Scope::Fleet).is_some() {
         return out;
     }
-    let from = now.saturating_sub(rules.window).unwrap_or(Timestamp::MIN);
-    // Written in the order of time, so the newest are at the end.
-    let recent = || state.openings.iter().rev().take_while(|o| o.at >= from);
-    let nodes: BTreeSet<&NodeName> = recent().map(|o| &o.node).collect();
-    if let Some(why) = over(nodes.len(), shape.len(), rules.fleet_percent, rules, "the fleet") {
+    let breaker = &rules.breaker;
+    let nodes: BTreeSet<&NodeName> = recent(state, breaker.fleet.per, now).map(|o| &o.node).collect();
+    if let Some(why) = over(nodes.len(), shape.len(), breaker.fleet, rules, "the fleet") {
         return vec![tripped(Scope::Fleet, why, &nodes)];
     }
-    let mut racks: BTreeMap<(&str, &str), BTreeSet<&NodeName>> = BTreeMap::new();
+    if let Some(trip) = racks(state, rules, now) {
+        return vec![trip];
+    }
     let mut partitions: BTreeMap<&str, BTreeSet<&NodeName>> = BTreeMap::new();
-    for o in recent() {
-        if let Some(rack) = &o.place.rack {
-            racks.entry((rack, &o.fault)).or_default().insert(&o.node);
-        }
+    for o in recent(state, breaker.partition.per, now) {
         for p in &o.place.partitions {
             partitions.entry(p).or_default().insert(&o.node);
         }
-    }
-    racks.retain(|_, nodes| nodes.len() >= rules.rack_nodes);
-    let struck: BTreeSet<&str> = racks.keys().map(|(rack, _)| *rack).collect();
-    if rules.racks > 0 && struck.len() >= rules.racks {
-        let names: Vec<&str> = struck.iter().copied().take(8).collect();
-        let why = format!(
-            "{} racks ({}) each have {} or more nodes with the same fault within {:#}",
-            struck.len(),
-            names.join(", "),
-            rules.rack_nodes,
-            rules.window
-        );
-        let nodes = racks.values().flatten().copied().collect();
-        return vec![tripped(Scope::Fleet, why, &nodes)];
     }
     for (name, nodes) in partitions {
         let scope = Scope::Partition(name.to_owned());
         if state.switches().find(&scope).is_none()
             && let Some(why) =
-                over(nodes.len(), shape.partition_size(name), rules.partition_percent, rules, name)
+                over(nodes.len(), shape.partition_size(name), breaker.partition, rules, &scope.to_string())
         {
             out.push(tripped(scope, why, &nodes));
         }
     }
-    out.extend(troubles(state, rules, now));
+    out.extend(troubles(state, breaker, now));
     out
 }
 
-fn troubles(state: &FleetState, rules: &StormRules, now: Timestamp) -> Vec<FleetEvent> {
-    let from = now.saturating_sub(rules.trouble_window).unwrap_or(Timestamp::MIN);
-    let mut by_playbook: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for t in state.troubles.iter().rev().take_while(|t| t.at >= from) {
-        let (ambiguous, wrongful) = by_playbook.entry(&t.playbook).or_default();
-        match t.trouble {
-            Trouble::Ambiguous | Trouble::Stuck => *ambiguous += 1,
-            Trouble::Wrongful => *wrongful += 1,
+/// Lists the openings within a period. They are written in the order of time, so the newest are at the end.
+fn recent(state: &FleetState, per: Period, now: Timestamp) -> impl Iterator<Item = &Opening> {
+    state.openings.iter().rev().take_while(move |o| per.reaches(o.at, now))
+}
+
+/// Says whether so many racks have a fault of their own that the fleet stops.
+fn racks(state: &FleetState, rules: &StormRules, now: Timestamp) -> Option<FleetEvent> {
+    let rate = rules.breaker.racks;
+    let mut struck: BTreeMap<(&str, &str), BTreeSet<&NodeName>> = BTreeMap::new();
+    for o in recent(state, rate.per, now) {
+        if let Some(rack) = &o.place.rack {
+            struck.entry((rack, &o.fault)).or_default().insert(&o.node);
         }
     }
+    struck.retain(|_, nodes| nodes.len() >= rules.rack_nodes);
+    let racks: BTreeSet<&str> = struck.keys().map(|(rack, _)| *rack).collect();
+    if rate.most == 0 || racks.len() < rate.most as usize {
+        return None;
+    }
+    let names: Vec<&str> = racks.iter().copied().take(8).collect();
+    let why = format!(
+        "{} racks ({}) each have {} or more nodes with the same fault within {}",
+        racks.len(),
+        names.join(", "),
+        rules.rack_nodes,
+        rate.per
+    );
+    Some(tripped(Scope::Fleet, why, &struck.values().flatten().copied().collect()))
+}
+
+fn troubles(state: &FleetState, breaker: &Breaker, now: Timestamp) -> Vec<FleetEvent> {
+    let mut by_playbook: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for t in &state.troubles {
+        let (ambiguous, wrongful) = by_playbook.entry(&t.playbook).or_default();
+        match t.trouble {
+            Trouble::Ambiguous | Trouble::Stuck if breaker.ambiguous_outcomes.per.reaches(t.at, now) => {
+                *ambiguous += 1;
+            }
+            Trouble::Wrongful if breaker.wrongful_actions.per.reaches(t.at, now) => *wrongful += 1,
+            Trouble::Ambiguous | Trouble::Stuck | Trouble::Wrongful => {}
+        }
+    }
+    let reached = |n: usize, rate: Rate| rate.most > 0 && n >= rate.most as usize;
     let mut out = Vec::new();
     for (playbook, (ambiguous, wrongful)) in by_playbook {
         let scope = Scope::Playbook(playbook.to_owned());
         if state.switches().find(&scope).is_some() {
             continue;
         }
-        let why = if rules.wrongful > 0 && wrongful >= rules.wrongful {
-            format!("{wrongful} wrongful action(s) within {:#}", rules.trouble_window)
-        } else if rules.ambiguous > 0 && ambiguous >= rules.ambiguous {
+        let why = if reached(wrongful, breaker.wrongful_actions) {
+            format!("wrongful actions within {}: {wrongful}", breaker.wrongful_actions.per)
+        } else if reached(ambiguous, breaker.ambiguous_outcomes) {
             format!(
-                "{ambiguous} runs within {:#} of which nobody can say what they came to",
-                rules.trouble_window
+                "runs within {} of which nobody can say what they came to: {ambiguous}",
+                breaker.ambiguous_outcomes.per
             )
         } else {
             continue;
@@ -130,12 +124,12 @@ fn troubles(state: &FleetState, rules: &StormRules, now: Timestamp) -> Vec<Fleet
 }
 
 /// Says in figures that too many nodes of a group are struck, or nothing.
-fn over(struck: usize, of: usize, percent: u32, rules: &StormRules, what: &str) -> Option<String> {
-    let too_many = struck >= rules.least_nodes.max(1) && struck * 100 > of * percent as usize;
+fn over(struck: usize, of: usize, storm: Storm, rules: &StormRules, what: &str) -> Option<String> {
+    let too_many = struck >= rules.least_nodes.max(1) && struck > storm.share.of(of);
     (too_many && of > 0).then(|| {
         format!(
-            "{struck} of {of} nodes of {what} have a new incident within {:#}, more than {percent} %",
-            rules.window
+            "{struck} of {of} nodes of {what} have a new incident within {}, more than {}",
+            storm.per, storm.share
         )
     })
 }

@@ -170,6 +170,7 @@ pub fn make_plan(request: PlanRequest<'_>, render: &dyn Render) -> Result<Plan, 
         ends: playbook.ends,
         policy: None,
         cost: None,
+        approvers: None,
     })
 }
 

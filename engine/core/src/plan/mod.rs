@@ -198,6 +198,9 @@ pub struct Plan {
     pub ends: Ends,
     /// Who and what is touched.
     pub blast: BlastRadius,
+    /// How many different people have to say yes, where the site's policy says something else than the class alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvers: Option<u8>,
     /// What the policy said when the plan was made; absent in plans of releases before there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Verdict>,
@@ -210,6 +213,17 @@ impl Plan {
     /// Digests the whole plan: what an approval is bound to (rule 11).
     pub fn digest(&self) -> Result<Digest, serde_json::Error> {
         Digest::of_json(self)
+    }
+
+    /// Returns how many different people have to say yes. A policy can ask for more than the playbook's class; for
+    /// less only inside the canary scope of a class that allows it.
+    pub fn people(&self) -> u8 {
+        let class = self.approval.people();
+        match (self.approvers, self.approval) {
+            (None, _) => class,
+            (Some(n), ApprovalClass::Canary) => n,
+            (Some(n), _) => n.max(class),
+        }
     }
 
     /// Returns the worst effect class of its steps.

@@ -28,17 +28,25 @@ pub struct Actor {
     pub kind: ActorKind,
     /// Name, as far as it could be established.
     pub name: String,
+    /// The person a program speaks for, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
 }
 
 impl Actor {
     /// Names a person.
     pub fn person(name: impl Into<String>) -> Self {
-        Self { kind: ActorKind::Person, name: name.into() }
+        Self { kind: ActorKind::Person, name: name.into(), on_behalf_of: None }
     }
 
     /// Names an engine process.
     pub fn engine(name: impl Into<String>) -> Self {
-        Self { kind: ActorKind::Engine, name: name.into() }
+        Self { kind: ActorKind::Engine, name: name.into(), on_behalf_of: None }
+    }
+
+    /// Names a program, and the person it speaks for.
+    pub fn program(name: impl Into<String>, on_behalf_of: Option<String>) -> Self {
+        Self { kind: ActorKind::Program, name: name.into(), on_behalf_of }
     }
 }
 
@@ -233,6 +241,9 @@ pub enum EventKind {
         digest: Digest,
         /// When the yes is void.
         expires_at: Timestamp,
+        /// The ticket it was given by, where it came from afar; each ticket counts once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
     },
     /// An approval no longer holds.
     ApprovalVoided {

@@ -9,7 +9,7 @@ use crate::plan::{MAX_ATTEMPTS, Plan, PlannedStep};
 use crate::playbook::Ends;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Attempts to take the lock, to write why a node is held, and to give the lock back.
@@ -154,6 +154,8 @@ pub struct RunState {
     pub status: Status,
     /// People who said yes to this digest, with the time at which the yes is void.
     pub approvals: BTreeMap<String, Timestamp>,
+    /// Tickets by which a yes was given; each counts once, also after its approval was voided.
+    pub tickets: BTreeSet<String>,
     /// When the request for approval is void.
     pub approval_expires_at: Option<Timestamp>,
     /// What is known of each effect.
@@ -240,6 +242,7 @@ impl RunState {
             digest: digest.clone(),
             status: Status::Proposed,
             approvals: BTreeMap::new(),
+            tickets: BTreeSet::new(),
             approval_expires_at: None,
             effects: BTreeMap::new(),
             data: BTreeMap::new(),
@@ -399,7 +402,7 @@ impl RunState {
                 self.approval_expires_at = Some(*expires_at);
                 self.why = "people are asked".to_owned();
             }
-            EventKind::Approved { by, digest, expires_at } => {
+            EventKind::Approved { by, digest, expires_at, ticket } => {
                 self.need(&[Status::AwaitingApproval])?;
                 if by.kind != ActorKind::Person || by.name.trim().is_empty() {
                     return Err("only a person with a name can approve".to_owned());
@@ -407,8 +410,23 @@ impl RunState {
                 if *digest != self.digest {
                     return Err("the approval names another plan".to_owned());
                 }
+                if self.approvals.get(&by.name).is_some_and(|until| *until > at) {
+                    return Err(format!("{by} has said yes already: another person is needed"));
+                }
+                let initiator = &self.plan.initiator;
+                if initiator.kind == ActorKind::Program
+                    && initiator.on_behalf_of.as_deref() == Some(by.name.as_str())
+                    && self.plan.people() > 1
+                {
+                    return Err(format!("{initiator} speaks for {by}: two other people are needed"));
+                }
+                if let Some(nonce) = ticket
+                    && !self.tickets.insert(nonce.clone())
+                {
+                    return Err("its ticket was used before".to_owned());
+                }
                 self.approvals.insert(by.name.clone(), *expires_at);
-                if self.approvals.len() >= usize::from(self.plan.approval.people()) {
+                if self.valid_approvals(at) >= self.plan.people() {
                     self.status = Status::Approved;
                 }
                 self.why = format!("approved by {by}");
@@ -421,13 +439,13 @@ impl RunState {
                 self.why.clone_from(why);
             }
             EventKind::Started { engine } => {
-                let needs_people = self.plan.approval.people() > 0;
+                let needs_people = self.plan.people() > 0;
                 self.need(if needs_people {
                     &[Status::Approved]
                 } else {
                     &[Status::Proposed, Status::Approved]
                 })?;
-                if self.valid_approvals(at) < self.plan.approval.people() {
+                if self.valid_approvals(at) < self.plan.people() {
                     return Err("the approval has expired (rule 11)".to_owned());
                 }
                 self.status = Status::Running;

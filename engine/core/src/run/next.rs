@@ -71,7 +71,7 @@ pub fn next(state: &RunState, now: Timestamp) -> Next {
     match state.status {
         Status::Ended(end) => Next::Over(end),
         Status::Proposed if state.cancel.is_some() => finish(state, End::Cancelled),
-        Status::Proposed if state.plan.approval.people() == 0 => Next::Start,
+        Status::Proposed if state.plan.people() == 0 => Next::Start,
         Status::Proposed => Next::RequestApproval,
         Status::AwaitingApproval if state.cancel.is_some() => finish(state, End::Cancelled),
         Status::AwaitingApproval => match state.approval_expires_at {
@@ -83,7 +83,7 @@ pub fn next(state: &RunState, now: Timestamp) -> Next {
             _ => Next::AwaitApproval,
         },
         Status::Approved if state.cancel.is_some() => finish(state, End::Cancelled),
-        Status::Approved if state.valid_approvals(now) < state.plan.approval.people() => {
+        Status::Approved if state.valid_approvals(now) < state.plan.people() => {
             Next::VoidApproval("the approval has expired".to_owned())
         }
         Status::Approved => Next::Start,

@@ -199,7 +199,7 @@ impl Judge {
                 let yes = self.approvals.values().filter(|until| **until > event.at).count();
                 rule(!self.cancelled || slipped, "nothing is started after a cancel")?;
                 rule(
-                    yes >= usize::from(self.plan.approval.people()),
+                    yes >= usize::from(self.plan.people()),
                     "(11) nobody's yes is taken for granted",
                 )
             }

@@ -7,7 +7,7 @@ use engine_core::model::RunId;
 use engine_core::ownership::NodeMark;
 use engine_core::playbook::ApprovalClass;
 use engine_core::run::{
-    Actor, ActorKind, Effect, End, Event, EventKind, OutcomeKind, Resolution, RunState, fold, next,
+    Actor, Effect, End, Event, EventKind, OutcomeKind, Resolution, RunState, fold, next,
 };
 use proptest::prelude::*;
 
@@ -66,6 +66,7 @@ fn any_kind() -> impl Strategy<Value = EventKind> {
         1 => time.clone().prop_map(|t| EventKind::ApprovalRequested { people: 0, expires_at: later(t) }),
         1 => time.prop_map(|t| EventKind::Approved {
             by: Actor::person("ada"), digest: drain_reset(ApprovalClass::Hitl).digest().unwrap(), expires_at: later(t),
+            ticket: None,
         }),
         1 => Just(EventKind::ApprovalVoided { why: "void".to_owned() }),
         1 => Just(EventKind::Recovered { engine: "e2".to_owned(), why: "back".to_owned() }),
@@ -156,8 +157,9 @@ fn only_living_people_approve_and_each_counts_once() {
         by,
         digest: digest.clone(),
         expires_at: later(100),
+        ticket: None,
     };
-    let program = Actor { kind: ActorKind::Program, name: "agent".to_owned() };
+    let program = Actor::program("agent", None);
     assert!(state.apply(&event(3, start(), yes(program, &digest))).is_err());
     assert!(state.apply(&event(3, start(), yes(Actor::engine("e1"), &digest))).is_err());
     assert!(state.apply(&event(3, start(), yes(Actor::person(" "), &digest))).is_err());

@@ -85,6 +85,7 @@ pub(crate) fn plan(
         blast: BlastRadius { nodes: vec![node], gpus: None, running_jobs: Vec::new(), jobs_known: true },
         policy: None,
         cost: None,
+        approvers: None,
     }
 }
 

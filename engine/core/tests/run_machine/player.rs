@@ -99,7 +99,7 @@ impl Game {
         let mut out: Vec<Move> = match next(state, self.now) {
             Next::Over(_) => return Vec::new(),
             Next::RequestApproval => vec![Write(EventKind::ApprovalRequested {
-                people: state.plan.approval.people(),
+                people: state.plan.people(),
                 expires_at: self.now + SignedDuration::from_hours(12),
             })],
             Next::AwaitApproval => {
@@ -111,6 +111,7 @@ impl Game {
                             by: Actor::person(name),
                             digest: state.digest.clone(),
                             expires_at: self.now + SignedDuration::from_mins(15),
+                            ticket: None,
                         })
                     })
                     .collect();
@@ -122,7 +123,7 @@ impl Game {
             Next::Start => {
                 let mut out = vec![Write(EventKind::Started { engine: "e1".to_owned() })];
                 // The engine was away until the approvals had run out, once.
-                if state.plan.approval.people() > 0 && self.judge.voided == 0 {
+                if state.plan.people() > 0 && self.judge.voided == 0 {
                     out.push(Later(self.now + SignedDuration::from_mins(20)));
                 }
                 out

@@ -7,11 +7,13 @@ use super::situation::Situation;
 use super::subject::{Before, Subject, views};
 use super::world::found;
 use engine_core::condition::Truth;
-use engine_core::run::{Effect, End, Event, Next, OutcomeKind, Resolution};
+use engine_core::run::{Effect, End, Next, OutcomeKind, Resolution, RunState};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-/// Every so many situations the run's events are folded anew, as a process does that starts after a crash.
-const REFOLD_EVERY: usize = 128;
+/// So many situations are also folded from their journal, as by a process that starts after a crash there ...
+const REFOLD_ALL: u32 = 10_000;
+/// ... and then every so many, so that a long playbook is not slow.
+const REFOLD_EVERY: u32 = 64;
 
 /// One situation as the graph keeps it.
 struct Node {
@@ -57,7 +59,7 @@ struct Explorer<'a, M> {
     subject: &'a Subject<'a>,
     machine: &'a M,
     limit: usize,
-    roots: Vec<(Situation, Event)>,
+    roots: Vec<Situation>,
     nodes: Vec<Node>,
     edges: Vec<(u32, u8)>,
     known: HashMap<Vec<u8>, u32>,
@@ -112,19 +114,19 @@ impl<M: Machine> Explorer<'_, M> {
                 continue;
             }
             self.found.admitted += 1;
-            let (first, event) =
-                Situation::first(self.subject, world, silent).map_err(Stopped::Unplayable)?;
+            let first = Situation::first(self.subject, world, silent).map_err(Stopped::Unplayable)?;
             let root = u16::try_from(self.roots.len()).unwrap_or(u16::MAX);
-            self.roots.push((first.clone(), event));
+            self.roots.push(first.clone());
             self.meet(first, None, root);
         }
         Ok(())
     }
 
     /// Keeps a situation if it is new; returns its place.
-    fn meet(&mut self, situation: Situation, from: Option<(u32, u16)>, root: u16) -> u32 {
+    fn meet(&mut self, mut situation: Situation, from: Option<(u32, u16)>, root: u16) -> u32 {
         let next = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let at = *self.known.entry(situation.key(self.subject)).or_insert(next);
+        let follows = situation.follows(self.machine);
+        let at = *self.known.entry(situation.key(self.subject, follows)).or_insert(next);
         if at == next {
             self.nodes.push(Node { from, root, edges: 0 });
             self.waiting.push_back((at, situation));
@@ -136,12 +138,12 @@ impl<M: Machine> Explorer<'_, M> {
         if self.nodes.len() > self.limit {
             return Err(Stopped::Limit);
         }
-        if (at as usize).is_multiple_of(REFOLD_EVERY) {
-            self.refold(at, situation)?;
-        }
         let edges = u32::try_from(self.edges.len()).unwrap_or(u32::MAX);
         self.nodes[at as usize].edges = edges;
         let next = self.machine.next(&situation.state, situation.now);
+        if at < REFOLD_ALL || at.is_multiple_of(REFOLD_EVERY) {
+            self.refold(at, situation, &next)?;
+        }
         if let Some(end) = situation.judge.end() {
             self.found.ends.insert(end);
         }
@@ -199,8 +201,7 @@ impl<M: Machine> Explorer<'_, M> {
         }
         let root = self.nodes.get(here as usize).map_or(0, |n| n.root);
         let mut way = Vec::new();
-        let Some((first, _)) = self.roots.get(usize::from(root)) else { return way };
-        let mut situation = first.clone();
+        let Some(mut situation) = self.roots.get(usize::from(root)).cloned() else { return way };
         for place in places.into_iter().rev() {
             let next = self.machine.next(&situation.state, situation.now);
             let mut list = moves(self.subject, &situation, self.machine, &next);
@@ -218,27 +219,17 @@ impl<M: Machine> Explorer<'_, M> {
         way
     }
 
-    /// Folds the events of the way here from the beginning, as the next process would after a crash: it must stand
-    /// where this one stands, and decide alike.
-    fn refold(&self, at: u32, situation: &Situation) -> Result<(), Stopped> {
-        let way = self.way_to(at);
-        let root = self.nodes.get(at as usize).map_or(0, |n| usize::from(n.root));
-        let Some((_, first)) = self.roots.get(root) else { return Ok(()) };
-        let mut events = vec![first.clone()];
-        for (before, mv) in &way {
-            events.extend(before.events_of(mv));
-        }
-        let again = self.machine.fold(&events);
-        let same = again.as_ref().is_ok_and(|again| {
-            *again == situation.state
-                && self.machine.next(again, situation.now)
-                    == self.machine.next(&situation.state, situation.now)
-        });
-        if same {
+    /// Folds the run's journal from the beginning, as the next process does after a crash here: it must stand where
+    /// this one stands, and decide alike.
+    fn refold(&self, at: u32, situation: &Situation, next: &Next) -> Result<(), Stopped> {
+        let again = self.machine.fold(&situation.journal());
+        let alike =
+            |again: &RunState| *again == situation.state && self.machine.next(again, situation.now) == *next;
+        if again.as_ref().is_ok_and(alike) {
             return Ok(());
         }
         let why = "a process that starts after a crash stands elsewhere than the one that died".to_owned();
-        Err(Stopped::Broken(Broken { rule: Rule::Intent, why, effect: None }, way))
+        Err(Stopped::Broken(Broken { rule: Rule::Intent, why, effect: None }, self.way_to(at)))
     }
 
     fn successors(&self, at: usize) -> &[(u32, u8)] {
@@ -311,7 +302,7 @@ impl<M: Machine> Explorer<'_, M> {
         }
         let mut situation = match way.last() {
             Some((last, mv)) => last.after(mv.clone(), self.machine).ok(),
-            None => self.roots.first().map(|(first, _)| first.clone()),
+            None => self.roots.first().cloned(),
         };
         for place in places.into_iter().rev() {
             let Some(here) = situation else { break };

@@ -43,6 +43,19 @@ struct Book {
     retry: bool,
 }
 
+/// How far a run is: each later phase has more behind it that can no longer matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Not started.
+    Asking,
+    /// Steps, or the way back.
+    Going,
+    /// The node is to be held; then the lock is given back.
+    Holding,
+    /// Nothing is left but to give the lock back and to end.
+    Closing,
+}
+
 /// The books of one run.
 #[derive(Debug, Clone)]
 pub(super) struct Judge {
@@ -85,43 +98,63 @@ impl Judge {
         self.end
     }
 
-    pub(super) fn is_foreign(&self) -> bool {
-        self.foreign
+    /// How far the run is.
+    pub(super) fn phase(&self) -> Phase {
+        if self.foreign || self.books.contains_key(&Effect::Unlock) {
+            Phase::Closing
+        } else if self.books.contains_key(&Effect::Hold) {
+            Phase::Holding
+        } else if self.started {
+            Phase::Going
+        } else {
+            Phase::Asking
+        }
     }
 
-    pub(super) fn has_started(&self) -> bool {
-        self.started
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.foreign || self.books.contains_key(&Effect::Unlock)
-    }
-
-    /// Says whether nothing that was attempted of this effect can be attempted again: then only matters what became
-    /// of it.
-    pub(super) fn is_behind(&self, effect: Effect) -> bool {
-        effect != Effect::Unlock
-            && (self.is_closing() || self.rolling_back && matches!(effect, Effect::Step(_)))
+    /// Says whether what was attempted of this effect can be attempted again; else only matters what became of it.
+    pub(super) fn is_ahead(&self, effect: Effect, phase: Phase) -> bool {
+        match phase {
+            Phase::Closing => effect == Effect::Unlock,
+            Phase::Holding => effect == Effect::Hold,
+            Phase::Going => !(self.rolling_back && matches!(effect, Effect::Step(_))),
+            Phase::Asking => true,
+        }
     }
 
     /// Writes down everything that decides what may follow.
-    pub(super) fn key(&self, out: &mut Vec<u8>) {
+    pub(super) fn key(&self, plan: &Plan, phase: Phase, out: &mut Vec<u8>) {
         let flags = [self.out, self.unproven, self.foreign, self.rolling_back, self.started, self.cancelled];
         let bits = flags.iter().fold(0_u8, |bits, flag| bits << 1 | u8::from(*flag));
-        out.extend([bits, u8::from(self.slips), self.end.map_or(0xff, |e| e as u8), self.voided]);
+        out.extend([bits, u8::from(self.slips)]);
+        match phase {
+            Phase::Asking => out.push(self.voided),
+            Phase::Going => {}
+            // What was done before is behind the run: its sum decides how it may end.
+            Phase::Holding | Phase::Closing => {
+                let sums = [self.all_done(plan), self.mutated(plan), self.may_be_done(Effect::Lock)];
+                let bits = sums.iter().fold(0_u8, |bits, flag| bits << 1 | u8::from(*flag));
+                out.extend([bits, self.verdict(Effect::Hold).map_or(0xff, |v| v as u8)]);
+            }
+        }
         for (effect, b) in &self.books {
             let n = |n: u32| u8::try_from(n).unwrap_or(u8::MAX);
+            let ahead = self.is_ahead(*effect, phase);
+            let settled = !matches!(b.verdict, Verdict::Open | Verdict::Pending);
+            if phase >= Phase::Holding && !ahead && settled {
+                continue;
+            }
             let (attempts, retry) = match b.verdict {
                 Verdict::Applied | Verdict::Maybe => (0, 0),
-                _ if self.is_behind(*effect) => (0, 0),
+                _ if !ahead => (0, 0),
                 _ => (n(b.attempts), u8::from(b.retry)),
             };
-            let verdict = match b.verdict {
-                Verdict::Transient if self.is_behind(*effect) => Verdict::Not,
-                v => v,
-            };
+            let verdict = if b.verdict == Verdict::Transient && !ahead { Verdict::Not } else { b.verdict };
             out.extend([effect_code(*effect), verdict as u8, attempts, retry]);
         }
+    }
+
+    fn all_done(&self, plan: &Plan) -> bool {
+        (0..plan.steps.len()).all(|i| self.verdict(Effect::Step(i)) == Some(Verdict::Applied))
     }
 
     fn verdict(&self, effect: Effect) -> Option<Verdict> {
@@ -423,7 +456,7 @@ impl Judge {
     /// What the events must say for an end.
     fn ends(&self, end: End, slipped: bool, plan: &Plan) -> Holds {
         self.one_at_a_time()?;
-        let all = (0..plan.steps.len()).all(|i| self.verdict(Effect::Step(i)) == Some(Verdict::Applied));
+        let all = self.all_done(plan);
         let mutated = self.mutated(plan);
         if self.may_be_done(Effect::Lock) {
             let tried = self.books.contains_key(&Effect::Unlock);

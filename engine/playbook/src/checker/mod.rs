@@ -43,7 +43,23 @@ use std::fmt;
 use subject::Subject;
 
 /// Most situations of one playbook, where nothing else is said.
-pub const MAX_SITUATIONS: usize = 400_000;
+pub const MAX_SITUATIONS: usize = 100_000;
+
+/// How a playbook is explored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Most situations; a playbook with more is refused, never passed.
+    pub situations: usize,
+    /// Whether situations that differ only in what can no longer matter count as one. Without it there are many times
+    /// as many, and the verdict is the same.
+    pub merge: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { situations: MAX_SITUATIONS, merge: true }
+    }
+}
 
 /// A playbook that holds in every situation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,14 +97,19 @@ impl Report {
 
 /// Checks a playbook against the engine as it is.
 pub fn check(playbook: &Playbook) -> Result<Report, Box<Refusal>> {
-    check_with(playbook, &RealMachine, MAX_SITUATIONS)
+    check_with(playbook, &RealMachine, Options::default())
 }
 
-/// Checks a playbook against a machine, in at most so many situations.
-pub fn check_with(playbook: &Playbook, machine: &impl Machine, limit: usize) -> Result<Report, Box<Refusal>> {
-    let subject = Subject::of(playbook).map_err(|why| Box::new(Refusal::new(Finding::Unplayable(why))))?;
-    let found = explore(&subject, machine, limit)
-        .map_err(|stopped| Box::new(refusal::of(&subject, stopped, limit)))?;
+/// Checks a playbook against a machine.
+pub fn check_with(
+    playbook: &Playbook,
+    machine: &impl Machine,
+    options: Options,
+) -> Result<Report, Box<Refusal>> {
+    let subject = Subject::of(playbook, options.merge)
+        .map_err(|why| Box::new(Refusal::new(Finding::Unplayable(why))))?;
+    let found = explore(&subject, machine, options.situations)
+        .map_err(|stopped| Box::new(refusal::of(&subject, stopped, options.situations)))?;
     if !found.ends.contains(&End::Succeeded) {
         return Err(Box::new(refusal::no_good_end(&subject, &found)));
     }

@@ -197,6 +197,7 @@ impl Moves<'_> {
                 by: Actor::person(name),
                 digest: s.state.digest.clone(),
                 expires_at: later(s.now, SignedDuration::from_mins(15)),
+                ticket: None,
             };
             self.event(Told::Approves(name), kind);
         }

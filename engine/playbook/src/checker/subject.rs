@@ -45,12 +45,14 @@ pub(super) struct Subject<'a> {
     pub(super) plan: Plan,
     /// Whether no step's condition asks what reservations make of the node.
     pub(super) blind: bool,
+    /// Whether situations that differ only in what is behind them count as one.
+    pub(super) merge: bool,
     verdicts: RefCell<BTreeMap<View, Verdicts>>,
 }
 
 impl<'a> Subject<'a> {
     /// Prepares a playbook; an error is a sentence.
-    pub(super) fn of(playbook: &'a Playbook) -> Result<Self, String> {
+    pub(super) fn of(playbook: &'a Playbook, merge: bool) -> Result<Self, String> {
         let run = RunId::new("r1").map_err(|e| e.to_string())?;
         let node = NodeName::new("node1").map_err(|e| e.to_string())?;
         let steps: Vec<PlannedStep> = playbook.steps.iter().map(planned).collect();
@@ -81,7 +83,7 @@ impl<'a> Subject<'a> {
         };
         let mut steps = playbook.steps.iter().chain(&playbook.rollback);
         let blind = !steps.any(|s| s.when.as_ref().is_some_and(asks));
-        Ok(Self { playbook, plan, blind, verdicts: RefCell::new(BTreeMap::new()) })
+        Ok(Self { playbook, plan, blind, merge, verdicts: RefCell::new(BTreeMap::new()) })
     }
 
     /// The plan as it is made when the node looks like this.

@@ -2,6 +2,7 @@
 
 use super::{Engine, EngineError, Pass, takes_more};
 use crate::actions::{Ctx, Performed, performer};
+use crate::approval::Ticket;
 use engine_core::fact::FactSet;
 use engine_core::model::RunId;
 use engine_core::run::{
@@ -36,7 +37,7 @@ impl Engine {
                 }
                 Next::AwaitApproval => return Ok(Rest::AwaitsApproval),
                 Next::RequestApproval => {
-                    let people = state.plan.approval.people();
+                    let people = state.plan.people();
                     let expires_at = now + self.config.approval_wait;
                     self.record(&mut state, EventKind::ApprovalRequested { people, expires_at }).await?;
                 }
@@ -74,7 +75,8 @@ impl Engine {
                 Next::Finish { end, why, next_step } => {
                     self.record(&mut state, EventKind::Ended { end, why, next_step }).await?;
                 }
-                Next::Begin { effect, .. } if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
+                Next::Begin { effect, .. }
+                    if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
                 Next::Begin { effect, attempt } => self.begin(&mut state, effect, attempt).await?,
                 Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
             }
@@ -141,7 +143,27 @@ impl Engine {
 
     /// Takes one person's yes to the plan with this digest, after judging the plan again on fresh facts (rule 8).
     pub async fn approve(&self, run: &RunId, by: Actor) -> Result<RunState, EngineError> {
-        let mut state = self.state(run).await?;
+        let state = self.state(run).await?;
+        self.take_yes(state, by, None).await
+    }
+
+    /// Takes the yes of the person to whom a ticket was given. The ticket is for one plan, for a while, and for once.
+    pub async fn approve_by_ticket(&self, ticket: &Ticket) -> Result<RunState, EngineError> {
+        let state = self.state(&ticket.run).await?;
+        if ticket.digest != state.digest {
+            let why = "the ticket is for another plan".to_owned();
+            return Err(EngineError::WrongStatus { run: ticket.run.clone(), status: state.status, why });
+        }
+        self.take_yes(state, Actor::person(ticket.person.clone()), Some(ticket.nonce.clone())).await
+    }
+
+    async fn take_yes(
+        &self,
+        mut state: RunState,
+        by: Actor,
+        ticket: Option<String>,
+    ) -> Result<RunState, EngineError> {
+        let run = &state.run.clone();
         if state.status != Status::AwaitingApproval {
             let why = "only a run that awaits approval can be approved".to_owned();
             return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
@@ -155,7 +177,7 @@ impl Engine {
         }
         let digest = state.digest.clone();
         let expires_at = self.ports.clock.now() + self.config.approval_ttl;
-        self.record(&mut state, EventKind::Approved { by, digest, expires_at }).await?;
+        self.record(&mut state, EventKind::Approved { by, digest, expires_at, ticket }).await?;
         Ok(state)
     }
 

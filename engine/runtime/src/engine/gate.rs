@@ -3,6 +3,8 @@
 
 use async_trait::async_trait;
 use engine_core::action::ServiceEffect;
+use engine_core::plan::Plan;
+use engine_core::policy::Verdict;
 use engine_core::run::{Effect, RunState};
 use jiff::Timestamp;
 use std::fmt::Debug;
@@ -23,9 +25,23 @@ pub enum Pass {
     Never(String),
 }
 
+/// What stands behind a plan beside the playbook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// What the policy says now.
+    pub verdict: Verdict,
+    /// How many different people have to say yes.
+    pub approvers: u8,
+}
+
 /// Decides what may begin. It reads; the locks it takes for a run are the journal's.
 #[async_trait]
 pub trait Gate: Send + Sync + Debug {
+    /// Judges a plan that was just made; `None` where there is no policy. Takes nothing.
+    async fn judge(&self, _plan: &Plan) -> Option<Judgement> {
+        None
+    }
+
     /// Decides right before a run is started: budgets, limits, windows, breakers. On `Go` the run has its locks.
     async fn admit(&self, state: &RunState) -> Pass;
 

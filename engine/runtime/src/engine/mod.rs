@@ -8,7 +8,7 @@ mod guard;
 mod propose;
 
 pub use drive::Rest;
-pub use gate::{Gate, OpenGate, Pass, takes_more};
+pub use gate::{Gate, Judgement, OpenGate, Pass, takes_more};
 pub use guard::Look;
 pub use propose::{Alert, Proposal, ProposeError, ProposeRequest, TimeIds};
 
@@ -162,7 +162,14 @@ impl Debug for Engine {
 impl Engine {
     /// Builds an engine.
     pub fn new(ports: Ports, config: EngineConfig, render: Arc<dyn Render + Send + Sync>) -> Self {
-        Self { ports, config, render, observers: Vec::new(), recent: Arc::default(), gate: Arc::new(OpenGate) }
+        Self {
+            ports,
+            config,
+            render,
+            observers: Vec::new(),
+            recent: Arc::default(),
+            gate: Arc::new(OpenGate),
+        }
     }
 
     /// Puts a gate in front of what takes nodes and hardware away.

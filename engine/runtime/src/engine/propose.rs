@@ -8,6 +8,7 @@ use engine_core::known::{Known, Unknown};
 use engine_core::model::{Gpu, NodeGpus, NodeName, RunId};
 use engine_core::plan::{GpuRef, Plan, PlanRequest, Rejection, judge, make_plan};
 use engine_core::playbook::{Playbook, TargetKind};
+use engine_core::policy::Outcome;
 use engine_core::run::{Actor, End, EventKind, RunState};
 use engine_core::value::Value;
 use jiff::Timestamp;
@@ -105,7 +106,7 @@ impl Engine {
         let mut facts = situation.facts(gpu.as_ref());
         self.engine_facts(&mut facts, &situation, now).await;
         request_facts(&mut facts, &request.alert, now);
-        let plan = make_plan(
+        let mut plan = make_plan(
             PlanRequest {
                 run: self.ports.ids.run_id(),
                 playbook: request.playbook,
@@ -120,7 +121,15 @@ impl Engine {
             },
             &*self.render,
         )?;
-        let objections = objections(&plan);
+        let mut objections = objections(&plan);
+        if let Some(judged) = self.gate.judge(&plan).await {
+            if judged.verdict.outcome == Outcome::Deny {
+                let says = judged.verdict.obstacles().map(|f| f.says.as_str());
+                objections.push(format!("the policy says no: {}", says.collect::<Vec<_>>().join("; ")));
+            }
+            plan.approvers = Some(judged.approvers);
+            plan.policy = Some(judged.verdict);
+        }
         Ok(Proposal { plan, objections })
     }
 

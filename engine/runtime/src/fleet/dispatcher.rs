@@ -1,8 +1,8 @@
 //! The dispatcher: gives queued incidents to playbooks, and runs to workers. It decides nothing that is not on record:
 //! killed at any moment, another one goes on from the journal.
 
-use super::log::{FleetError, FleetLog};
 use super::Intake;
+use super::log::{FleetError, FleetLog};
 use crate::engine::{Alert, Engine, EngineError, ProposeRequest, Rest};
 use crate::journal::RunSummary;
 use crate::ports::Spawn;
@@ -11,8 +11,8 @@ use engine_core::incident::{
     Affected, Closing, FleetEvent, Incident, IncidentId, Phase, QueuedWork, Subject, Trouble,
 };
 use engine_core::model::{NodeName, RunId};
-use engine_core::playbook::{Playbook, TargetKind};
-use engine_core::run::{Actor, ActorKind, EffectState, End, RunState, Status};
+use engine_core::playbook::{Playbook, PlaybookRef, TargetKind};
+use engine_core::run::{Actor, EffectState, End, RunState, Status};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -23,6 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub trait Playbooks: Send + Sync + Debug {
     /// Finds the playbook for a fault, in the version that is to be used. `Err` says why there is none.
     fn for_fault(&self, fault: &str) -> Result<Arc<Playbook>, String>;
+
+    /// Says whether exactly this version, with this content, is among them.
+    fn holds(&self, reference: &PlaybookRef) -> bool;
 }
 
 /// How much the dispatcher does at once, and how often.
@@ -182,10 +185,8 @@ impl Dispatcher {
     /// dropped, or judged anew on fresh facts.
     async fn after_release(&self) -> Result<(), FleetError> {
         let s = &self.shared;
-        let all: Vec<_> = s
-            .log
-            .read(|f| f.released().map(|(id, run, queued)| (id, run.clone(), queued)).collect())
-            .await;
+        let all: Vec<_> =
+            s.log.read(|f| f.released().map(|(id, run, queued)| (id, run.clone(), queued)).collect()).await;
         for (id, run, queued) in all {
             let by = Actor::engine(s.config.name.clone());
             let why = "it was planned before the breaker was released";
@@ -317,10 +318,8 @@ impl Dispatcher {
             let rested = again.get(&i.id).is_none_or(|t| *t <= now);
             i.is_queued() && i.part_of.is_none() && !busy.contains(&i.id) && rested
         };
-        let mut queued: Vec<_> = s
-            .log
-            .read(|f| f.incidents().filter(due).map(|i| (i.id, i.strength())).collect::<Vec<_>>())
-            .await;
+        let mut queued: Vec<_> =
+            s.log.read(|f| f.incidents().filter(due).map(|i| (i.id, i.strength())).collect::<Vec<_>>()).await;
         queued.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         for (id, _) in queued {
             {
@@ -393,8 +392,7 @@ impl Dispatcher {
             (TargetKind::Gpu, _) => series.gpu.clone(),
             (TargetKind::Node, _) => None,
         };
-        let affected =
-            Affected { node, partitions: &place.partitions, playbook: &playbook.reference.id };
+        let affected = Affected { node, partitions: &place.partitions, playbook: &playbook.reference.id };
         if let Some(why) = s.log.read(|f| f.switches().against(affected)).await {
             return Ok(Decision::Wait(why));
         }
@@ -407,7 +405,7 @@ impl Dispatcher {
             gpu,
             params: BTreeMap::new(),
             alert: Alert { id: fingerprint.as_str().to_owned(), last_seen: Some(series.last_seen) },
-            initiator: Actor { kind: ActorKind::Engine, name: s.config.name.clone() },
+            initiator: Actor::engine(s.config.name.clone()),
         };
         let proposal = match s.engine.plan(request).await {
             Ok(p) => p,
@@ -471,7 +469,8 @@ fn after_run(incident: &Incident, state: &RunState, end: End, plans: usize) -> F
 
 /// A person's no, or nobody's yes, is not asked for again.
 fn refused_by_person(state: &RunState) -> bool {
-    state.effects.is_empty() && (state.why.starts_with("denied by") || state.why.starts_with("nobody approved"))
+    state.effects.is_empty()
+        && (state.why.starts_with("denied by") || state.why.starts_with("nobody approved"))
 }
 
 fn trouble_of(state: &RunState, end: End) -> Option<(Trouble, String)> {

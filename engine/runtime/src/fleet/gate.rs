@@ -1,11 +1,12 @@
 //! The fleet's gate: breakers and people's stops, then the policy with its budgets, then the locks. Everything is read
 //! anew, since other engines and people write too; what cannot be read stops everything (rule 3).
 
+use super::Intake;
+use super::Playbooks;
 use super::history::{History, gpu_of};
 use super::log::FleetLog;
 use super::view::FleetView;
-use super::Intake;
-use crate::engine::{Gate, Pass};
+use crate::engine::{Gate, Judgement, Pass};
 use crate::journal::{Admit, HeldLease, Journal, Lease, LockKey};
 use crate::ports::Clock;
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use engine_core::incident::Affected;
 use engine_core::model::{NodeName, RunId};
 use engine_core::ownership::reservation_name;
 use engine_core::plan::Plan;
-use engine_core::policy::{Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, judge};
+use engine_core::policy::{Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge};
 use engine_core::run::{Effect, RunState, Status};
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ pub struct PolicyGate {
     switches: SwitchGate,
     policy: Arc<Policy>,
     view: Arc<FleetView>,
+    playbooks: Arc<dyn Playbooks>,
     history: History,
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
@@ -79,18 +81,31 @@ impl PolicyGate {
         switches: SwitchGate,
         policy: Arc<Policy>,
         view: Arc<FleetView>,
+        playbooks: Arc<dyn Playbooks>,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { switches, policy, view, history: History::new(Arc::clone(&journal)), journal, clock }
+        Self {
+            switches,
+            policy,
+            view,
+            playbooks,
+            history: History::new(Arc::clone(&journal)),
+            journal,
+            clock,
+        }
     }
 
-    /// Judges a plan by the policy as the cluster was seen a moment ago; changes nothing.
-    pub async fn verdict(&self, plan: &Plan) -> Verdict {
-        let fleet = self.view.recent(RECENT).await;
-        let held = self.held().await.unwrap_or_default();
-        let ledger = self.history.ledger(&held).await;
-        judge(&self.policy, &request(plan, false), &fleet, &ledger, self.clock.now())
+    /// Says why a plan must not be carried out any more, whoever approved it: what it stands on was changed (rule 11).
+    fn stale(&self, plan: &Plan) -> Option<String> {
+        if !self.playbooks.holds(&plan.playbook) {
+            return Some(format!("{} was changed or withdrawn since the plan was made", plan.playbook));
+        }
+        let judged_by = plan.policy.as_ref().map(|v| &v.policy);
+        if judged_by.is_some_and(|p| *p != self.policy.digest().ok()) {
+            return Some("the policy was changed since the plan was made".to_owned());
+        }
+        None
     }
 
     async fn held(&self) -> Result<Vec<Held>, crate::journal::JournalError> {
@@ -146,7 +161,25 @@ impl PolicyGate {
 
 #[async_trait]
 impl Gate for PolicyGate {
+    async fn judge(&self, plan: &Plan) -> Option<Judgement> {
+        let fleet = self.view.recent(RECENT).await;
+        let request = request(plan, false);
+        // A journal that cannot be read is a gap of the ledger, and waits.
+        let held = self.held().await.unwrap_or_default();
+        let ledger = self.history.ledger(&held).await;
+        let verdict = judge(&self.policy, &request, &fleet, &ledger, self.clock.now());
+        let canary = in_canary(&self.policy, &fleet, &plan.target.node) && verdict.permits();
+        let mut approvers = self.policy.people_needed(plan.approval, request.worst, canary);
+        if verdict.outcome == Outcome::NeedsPerson {
+            approvers = approvers.max(1);
+        }
+        Some(Judgement { verdict, approvers })
+    }
+
     async fn admit(&self, state: &RunState) -> Pass {
+        if let Some(why) = self.stale(&state.plan) {
+            return Pass::Never(format!("void: {why}; start a new run, it is planned on fresh facts"));
+        }
         match self.switches.pass(&state.plan).await {
             Pass::Go => {}
             no => return no,
@@ -159,8 +192,10 @@ impl Gate for PolicyGate {
             Pass::Go => {}
             no => return no,
         }
-        let takes_out =
-            state.step_of(effect).and_then(|s| s.spec()).is_some_and(|s| s.service == ServiceEffect::TakesOut);
+        let takes_out = state
+            .step_of(effect)
+            .and_then(|s| s.spec())
+            .is_some_and(|s| s.service == ServiceEffect::TakesOut);
         if !takes_out {
             return Pass::Go;
         }
@@ -185,7 +220,8 @@ fn overdrawn(policy: &Policy, fleet: &Fleet, node: &NodeName) -> Option<String> 
     let later_rivals: Vec<&NodeName> = fleet
         .out()
         .filter(|(name, out)| {
-            let locked = matches!(out, Out::Maintenance { reservation: Some(r) } if *r == reservation_name(name));
+            let locked =
+                matches!(out, Out::Maintenance { reservation: Some(r) } if *r == reservation_name(name));
             locked && *name > node
         })
         .map(|(name, _)| name)
@@ -211,10 +247,18 @@ fn pass_of(verdict: &Verdict, state: &RunState) -> Pass {
     match verdict.outcome {
         Outcome::Permit => Pass::Go,
         Outcome::Wait { until } => Pass::Wait { why: why(), until },
-        Outcome::NeedsPerson if state.plan.approval.people() > 0 && !state.approvals.is_empty() => Pass::Go,
+        Outcome::NeedsPerson if state.plan.people() > 0 && was_shown(verdict, &state.plan) => Pass::Go,
         Outcome::NeedsPerson => Pass::Never(format!("a person has to decide: {}", why())),
         Outcome::Deny => Pass::Never(format!("the policy says no: {}", why())),
     }
+}
+
+/// Says whether the plan that people approved showed every finding that needs a person now.
+fn was_shown(verdict: &Verdict, plan: &Plan) -> bool {
+    let shown = plan.policy.as_ref();
+    verdict.obstacles().filter(|f| f.outcome == Outcome::NeedsPerson).all(|f| {
+        shown.is_some_and(|v| v.obstacles().any(|s| s.rule == f.rule && s.outcome == Outcome::NeedsPerson))
+    })
 }
 
 fn held_of(leases: &[HeldLease]) -> Vec<Held> {

@@ -26,11 +26,8 @@ impl FleetView {
     /// Reads everything now.
     pub async fn fresh(&self) -> Fleet {
         let at = self.clock.now();
-        let (nodes, partitions, reservations) = tokio::join!(
-            self.scheduler.nodes(),
-            self.scheduler.partitions(),
-            self.scheduler.reservations()
-        );
+        let (nodes, partitions, reservations) =
+            tokio::join!(self.scheduler.nodes(), self.scheduler.partitions(), self.scheduler.reservations());
         let seen = Seen {
             nodes: known(nodes.as_ref().map(|o| o.value.as_slice())),
             partitions: known(partitions.as_ref().map(|o| o.value.as_slice())),

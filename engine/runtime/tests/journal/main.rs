@@ -6,6 +6,7 @@
     reason = "a test says what it finds by failing"
 )]
 
+mod backup;
 mod contract;
 mod damage;
 mod group;

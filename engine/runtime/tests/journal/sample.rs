@@ -72,6 +72,7 @@ pub(crate) fn plan(run: &RunId, node: &NodeName) -> Plan {
         },
         policy: None,
         cost: None,
+        approvers: None,
     }
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn started(run: &RunId, node: &NodeName) -> Vec<EventKind> {
     vec![
         proposed(run, node),
         EventKind::ApprovalRequested { people: 1, expires_at: at(3600) },
-        EventKind::Approved { by: Actor::person("jon"), digest, expires_at: at(3600) },
+        EventKind::Approved { by: Actor::person("jon"), digest, expires_at: at(3600), ticket: None },
         EventKind::Started { engine: "e1".to_owned() },
     ]
 }

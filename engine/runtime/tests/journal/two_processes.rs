@@ -60,7 +60,7 @@ async fn carry(j: &SqliteJournal, world: &World, run: &RunId) -> Result<(), Jour
     let digest = plan(run, &node).digest().unwrap();
     for kind in [
         EventKind::ApprovalRequested { people: 1, expires_at: at(3600) },
-        EventKind::Approved { by: Actor::person("jon"), digest, expires_at: at(3600) },
+        EventKind::Approved { by: Actor::person("jon"), digest, expires_at: at(3600), ticket: None },
         EventKind::Started { engine: "e1".to_owned() },
     ]
     .into_iter()

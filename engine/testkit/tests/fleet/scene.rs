@@ -3,13 +3,15 @@
 use engine_core::incident::{
     Alert, Fingerprint, FleetEvent, Incident, IntakeRules, Place, QueuedWork, Scope, Shape, StormRules,
 };
+use engine_core::known::Known;
 use engine_core::model::NodeName;
+use engine_core::policy::{Layout, Policy};
 use engine_core::run::{Actor, End, Status};
 use engine_playbook::{Library, Renderer};
-use engine_core::known::Known;
-use engine_core::policy::{Layout, Policy};
 use engine_runtime::engine::{Engine, EngineConfig, Gate, Ports};
-use engine_runtime::fleet::{ByFault, Dispatcher, DispatcherConfig, FleetLog, FleetView, Intake, PolicyGate, SwitchGate};
+use engine_runtime::fleet::{
+    ByFault, Dispatcher, DispatcherConfig, FleetLog, FleetView, Intake, PolicyGate, SwitchGate,
+};
 use engine_runtime::journal::{Journal, MemoryJournal};
 use engine_runtime::ports::{Clock, Spawn};
 use engine_testkit::ports::{SeededIds, SimActuator, SimClock, SimScheduler, SimTelemetry};
@@ -42,24 +44,30 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn new(nodes: usize) -> Self {
         let world = SimWorld::new(SimConfig::new(nodes, 7, "2026-01-05T08:00:00Z".parse().unwrap()));
-        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), None).await
+        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), None, None).await
     }
 
     /// Another engine process on the same world and the same journal.
     pub(crate) async fn reborn(&self, name: &str) -> Self {
-        Self::on(&self.world, self.journal.reopen(), name, self.spawner.clone(), None).await
+        Self::on(&self.world, self.journal.reopen(), name, self.spawner.clone(), None, None).await
     }
 
     /// A first engine process under a policy.
     pub(crate) async fn under(policy: &Policy, nodes: usize) -> Self {
         let world = SimWorld::new(SimConfig::new(nodes, 7, "2026-01-05T08:00:00Z".parse().unwrap()));
-        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), Some(policy.clone())).await
+        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), Some(policy.clone()), None).await
     }
 
     /// Another engine process on the same world, with the same journal or one of its own.
     pub(crate) async fn beside(&self, name: &str, policy: &Policy, own_journal: bool) -> Self {
         let journal = if own_journal { MemoryJournal::new() } else { self.journal.reopen() };
-        Self::on(&self.world, journal, name, self.spawner.clone(), Some(policy.clone())).await
+        Self::on(&self.world, journal, name, self.spawner.clone(), Some(policy.clone()), None).await
+    }
+
+    /// Another engine process on the same journal that has other playbooks.
+    pub(crate) async fn with_playbooks(&self, name: &str, policy: &Policy, playbooks: ByFault) -> Self {
+        let (journal, policy) = (self.journal.reopen(), Some(policy.clone()));
+        Self::on(&self.world, journal, name, self.spawner.clone(), policy, Some(playbooks)).await
     }
 
     async fn on(
@@ -68,7 +76,9 @@ impl Scene {
         name: &str,
         spawner: Spawner,
         policy: Option<Policy>,
+        playbooks: Option<ByFault>,
     ) -> Self {
+        let playbooks = playbooks.unwrap_or_else(|| ByFault::newest(Library::embedded().playbooks()));
         let clock = SimClock::new(world);
         let shared: Arc<dyn Journal> = Arc::new(journal.clone());
         let ports = Ports {
@@ -93,16 +103,22 @@ impl Scene {
                 let layout = Layout::of(&policy.racks, &Known::Known(None));
                 let scheduler = Arc::clone(&ports.scheduler);
                 let view = Arc::new(FleetView::new(scheduler, Arc::clone(&shared_clock), layout));
-                Arc::new(PolicyGate::new(switches, policy.into(), view, Arc::clone(&ports.journal), shared_clock))
+                Arc::new(PolicyGate::new(
+                    switches,
+                    policy.into(),
+                    view,
+                    Arc::new(playbooks.clone()),
+                    Arc::clone(&ports.journal),
+                    shared_clock,
+                ))
             }
         };
         let engine = Engine::new(ports, config, Arc::new(Renderer::new())).with_gate(gate);
-        let library = Library::embedded();
         let dispatcher = Dispatcher::new(
             engine.clone(),
             Arc::clone(&intake),
             Arc::clone(&log),
-            Arc::new(ByFault::newest(library.playbooks())),
+            Arc::new(playbooks),
             Arc::new(spawner.clone()),
             DispatcherConfig::default(),
         );
@@ -123,6 +139,11 @@ impl Scene {
             out
         };
         SimRuntime::new(&self.world).run_with(&self.spawner, whole, &mut |_| {}).await.unwrap()
+    }
+
+    /// Only `play` goes on; nobody else works.
+    pub(crate) async fn alone<T>(&self, play: impl Future<Output = T>) -> T {
+        SimRuntime::new(&self.world).run_with(&self.spawner, play, &mut |_| {}).await.unwrap()
     }
 
     /// Has this process work too, beside the one that plays; it ends when its journal is killed or it is stopped.

@@ -4,6 +4,7 @@
 //! with access for its owner alone; [`place`] says where it may lie. Deadlines run on tokio's clock, so a runtime
 //! whose clock is paused must use the journal in memory.
 
+mod backup;
 mod check;
 mod desk;
 mod engines;
@@ -96,6 +97,16 @@ impl SqliteJournal {
     /// Returns the identifier under which this process claims runs.
     pub fn engine(&self) -> &str {
         &self.engine
+    }
+
+    /// Copies the journal, as it is now, to a file that is not there yet, while engines go on writing. The copy is checked
+    /// as [`Journal::verify`] does before it appears under its name; where it is broken, the answer says so and
+    /// there is no file.
+    pub async fn backup(&self, to: &Path) -> Result<ChainReport, JournalError> {
+        let (place, to) = (Arc::clone(&self.place), to.to_path_buf());
+        tokio::task::spawn_blocking(move || backup::backup(&place, &to, VERIFY))
+            .await
+            .map_err(|e| store("copied", e))?
     }
 
     async fn write<T, F>(&self, weight: usize, work: F) -> Result<T, JournalError>

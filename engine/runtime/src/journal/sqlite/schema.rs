@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// Marks the file as a journal of ours: "SLMD".
@@ -44,12 +45,12 @@ pub(super) fn create(place: &Place) -> Result<(), JournalError> {
     let removed = fs::remove_file(&new);
     made?;
     removed.map_err(|e| bad("made", &e))?;
-    let dir = place.file.parent().unwrap_or(std::path::Path::new("."));
+    let dir = place.file.parent().unwrap_or(Path::new("."));
     fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| bad("made", &e))
 }
 
 /// Writes format and tables before WAL is switched on, so that the file names itself from its first page on.
-fn build(file: &std::path::Path) -> rusqlite::Result<()> {
+fn build(file: &Path) -> rusqlite::Result<()> {
     let mut db = Connection::open_with_flags(
         file,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -88,7 +89,7 @@ pub(super) fn connect(place: &Place, mode: OpenMode) -> Result<Connection, Journ
     };
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = if place.frozen && mode == OpenMode::ReadOnly {
-        Connection::open_with_flags(immutable_uri(place)?, flags | OpenFlags::SQLITE_OPEN_URI)
+        Connection::open_with_flags(immutable_uri(&place.file)?, flags | OpenFlags::SQLITE_OPEN_URI)
     } else {
         Connection::open_with_flags(&place.file, flags)
     };
@@ -177,8 +178,8 @@ fn unfit(place: &Place, mode: OpenMode, e: rusqlite::Error) -> JournalError {
 }
 
 /// Names a file that nobody can change, so that SQLite needs no shared memory beside it.
-fn immutable_uri(place: &Place) -> Result<String, JournalError> {
-    let path = place.file.to_str().ok_or_else(|| bad_place(&place.file, "its name is not text"))?;
+pub(super) fn immutable_uri(file: &Path) -> Result<String, JournalError> {
+    let path = file.to_str().ok_or_else(|| bad_place(file, "its name is not text"))?;
     let escaped: String = path
         .chars()
         .map(|c| match c {
