@@ -10,6 +10,8 @@ pub mod demo;
 pub mod harness;
 pub mod oncall;
 pub mod ports;
+pub mod simulate;
 pub mod time;
+pub mod timeline;
 pub mod warden;
 pub mod world;

@@ -96,6 +96,11 @@ impl Warden {
         self.book().open.iter().map(|(run, s)| (run.clone(), s.node.clone(), s.first)).collect()
     }
 
+    /// Finds a run that is not over by the beginning of its id.
+    pub fn open_run(&self, prefix: &str) -> Option<RunId> {
+        self.book().open.keys().find(|r| r.as_str().starts_with(prefix)).cloned()
+    }
+
     /// Says whether a run is under way on a node.
     pub fn is_busy(&self, node: &NodeName) -> bool {
         self.book().open.values().any(|s| s.node == *node)

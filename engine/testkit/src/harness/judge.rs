@@ -3,9 +3,10 @@
 use super::meddler::Call;
 use super::twist::{PERSON, REASON, RESERVATION};
 use super::{GPU, Stage};
+use crate::timeline::words;
 use crate::world::Who;
 use engine_core::model::NodeFlag;
-use engine_core::run::{End, EventKind, Status};
+use engine_core::run::{End, Event, Status};
 use engine_runtime::journal::{Journal as _, MemoryJournal};
 use std::collections::BTreeMap;
 
@@ -48,16 +49,8 @@ pub(super) async fn judge(
                 }
                 story.push(format!("run {}: {}: {}", line.run, line.status, line.why));
                 if let Ok(events) = journal.load(&line.run).await {
-                    story.extend(events.iter().map(|e| {
-                        let more = match &e.kind {
-                            EventKind::Intent { action, .. } => action.clone(),
-                            EventKind::Finished { outcome, .. } => outcome.why.clone(),
-                            EventKind::Refused { guard, .. } => guard.why.clone(),
-                            EventKind::Resolved { why, .. } => why.clone(),
-                            _ => String::new(),
-                        };
-                        format!("{} journal {}: {} {more}", e.at, e.seq, e.kind.word())
-                    }));
+                    let tell = |e: &Event| format!("{} journal {}: {}", e.at, e.seq, words(&e.kind));
+                    story.extend(events.iter().map(tell));
                 }
             }
         }

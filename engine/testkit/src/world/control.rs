@@ -285,23 +285,27 @@ impl Inner {
         uuid: &str,
         bus_id: &str,
     ) -> Order {
-        match self.orders.get(id) {
+        let Some(n) = self.find(node) else {
+            return Order::Now(WorkResult::Refused(format!("there is no node {node}")));
+        };
+        match self.nodes[n].orders.get(id) {
             Some(Some(answer)) => return Order::Now(answer.clone()),
             Some(None) => {
                 return Order::Now(WorkResult::Ambiguous("the order is being carried out".to_owned()));
             }
             None => {}
         }
-        let Some(n) = self.find(node) else {
-            return Order::Now(WorkResult::Refused(format!("there is no node {node}")));
-        };
         if self.nodes[n].tools.hang {
             return Order::Hangs { applied: false };
         }
         let bus = engine_core::model::gpu::normalize_bus_id(bus_id);
         let found = self.nodes[n].gpus.iter().find(|g| g.uuid == uuid && Some(&g.bus_id) == bus.as_ref());
         let Some((gpu, on_bus, hang)) = found.map(|g| (g.index, g.on_bus, g.hang)) else {
-            return self.answer(id, WorkResult::Refused(format!("no GPU here is both {uuid} and {bus_id}")));
+            return self.answer(
+                n,
+                id,
+                WorkResult::Refused(format!("no GPU here is both {uuid} and {bus_id}")),
+            );
         };
         let since = later(self.now, -self.cfg.race_window);
         let busy = self.jobs_of(n).find(|j| j.uses(n, gpu)).map(|j| (j.id, j.start));
@@ -316,24 +320,24 @@ impl Inner {
             let holders = self.processes_on(n, gpu);
             let why = format!("job {job} has the GPU");
             self.note(&Who::Slurm, Some(n), format!("refuses to reset GPU {gpu}: {why}"));
-            return self.answer(id, reset_answer(ResetOutcome::Refused { why, holders }, vec![]));
+            return self.answer(n, id, reset_answer(ResetOutcome::Refused { why, holders }, vec![]));
         }
         let holders = self.processes_on(n, gpu);
         if !holders.is_empty() {
             self.note(&Who::Slurm, Some(n), format!("refuses to reset GPU {gpu}: in use"));
             let why = "in use by another client".to_owned();
-            return self.answer(id, reset_answer(ResetOutcome::Refused { why, holders }, vec![]));
+            return self.answer(n, id, reset_answer(ResetOutcome::Refused { why, holders }, vec![]));
         }
         if !on_bus {
-            return self.answer(id, reset_answer(ResetOutcome::GpuLost, vec![]));
+            return self.answer(n, id, reset_answer(ResetOutcome::GpuLost, vec![]));
         }
         if let Some(run) = run
-            && self.resets.iter().any(|r| r.run.as_deref() == Some(run) && r.node == *node && r.gpu == gpu)
+            && self.nodes[n].reset_by.contains(&(run.to_owned(), gpu))
         {
             self.violation(1, Some(n), format!("GPU {gpu} was reset a second time by run {run}"));
         }
         self.judge_reset(n, run);
-        self.orders.insert(id.to_owned(), None);
+        self.nodes[n].orders.insert(id.to_owned(), None);
         self.note(&Who::Engine, Some(n), format!("begins to reset GPU {gpu}"));
         if let Some(applied) = hang {
             return Order::Hangs { applied };
@@ -342,8 +346,8 @@ impl Inner {
         Order::Reset(self.draw_ms(Some(n), &range))
     }
 
-    fn answer(&mut self, id: &str, result: WorkResult) -> Order {
-        self.orders.insert(id.to_owned(), Some(result.clone()));
+    fn answer(&mut self, n: usize, id: &str, result: WorkResult) -> Order {
+        self.nodes[n].orders.insert(id.to_owned(), Some(result.clone()));
         Order::Now(result)
     }
 
@@ -373,7 +377,10 @@ impl Inner {
         self.nodes[n].page.reset_at = Some(self.now);
         self.keep_health(n);
         self.restart_tools(n);
-        self.resets.push(ResetRecord {
+        if let Some(run) = run {
+            self.nodes[n].reset_by.insert((run.to_owned(), gpu));
+        }
+        self.keep_reset(ResetRecord {
             at: self.now,
             node: node.clone(),
             gpu,
@@ -389,7 +396,7 @@ impl Inner {
         let steps =
             ["dcgm detached", "exporter stopped", "gpu reset", "nv-hostengine restarted", "exporter started"];
         let result = reset_answer(ResetOutcome::Done, steps.map(str::to_owned).to_vec());
-        self.orders.insert(id.to_owned(), Some(result.clone()));
+        self.nodes[n].orders.insert(id.to_owned(), Some(result.clone()));
         result
     }
 

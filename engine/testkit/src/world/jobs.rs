@@ -108,6 +108,12 @@ impl Inner {
         self.nodes[n].jobs.iter().filter_map(|id| self.jobs.get(id))
     }
 
+    /// Lists the jobs that wait for this very node.
+    pub(crate) fn waiting_for(&self, n: usize) -> Vec<u64> {
+        let wanted = |id: &&u64| self.jobs.get(*id).is_some_and(|j| j.only_on == Some(n));
+        self.waiting.iter().filter(wanted).copied().collect()
+    }
+
     /// slurmctld forgets a finished job.
     pub(crate) fn forget_job(&mut self, id: u64) {
         let Some(job) = self.jobs.get(&id).filter(|j| j.state.is_finished() && !j.completing) else { return };

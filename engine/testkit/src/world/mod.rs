@@ -20,12 +20,12 @@ pub use gpu::Fault;
 pub use log::{LogEntry, Who};
 pub use rules::{NOT_EXERCISED, RULES, Violation};
 pub use script::{Hiccup, PersonAction, Script, Trigger};
-pub use state::{RaceNote, ResetRecord};
+pub use state::{RaceNote, ResetRecord, WorldCounts};
 
 pub(crate) use control::{Course, Flight, Op, Order};
 pub(crate) use events::Happening;
 pub(crate) use rules::OpenIntent;
-pub(crate) use state::{Inner, Sleeper, release};
+pub(crate) use state::{Inner, Sleeper, node_rng, release};
 
 use engine_core::model::{Job, Node, NodeGpus, NodeName, Reservation};
 use jiff::{SignedDuration, Timestamp};
@@ -116,6 +116,59 @@ impl SimWorld {
         for id in waiting {
             w.finish(id, engine_core::model::JobState::Cancelled, &Who::person(login), "is cancelled");
         }
+    }
+
+    /// Names the node at a place, from 0.
+    pub fn node_names_at(&self, place: usize) -> Option<NodeName> {
+        self.lock().nodes.get(place).map(|n| n.name.clone())
+    }
+
+    /// Forgets the orders that a node was given: nobody will ask for them again.
+    pub fn forget_orders(&self, node: &NodeName) {
+        let mut w = self.lock();
+        if let Some(n) = w.find(node) {
+            w.nodes[n].orders.clear();
+        }
+    }
+
+    /// Drops the scripts that wait for the engine to do something to a node.
+    pub fn forget_reactions(&self, node: &NodeName) {
+        self.lock().reactions.retain(|r| r.node != *node);
+    }
+
+    /// Restarts the DCGM engine and the exporter of a node.
+    pub fn restart_tools(&self, node: &NodeName) {
+        let mut w = self.lock();
+        if let Some(n) = w.find(node) {
+            w.restart_tools(n);
+        }
+    }
+
+    /// Lists the suspended jobs of a node.
+    pub fn suspended_on(&self, node: &NodeName) -> Vec<u64> {
+        let w = self.lock();
+        let Some(n) = w.find(node) else { return Vec::new() };
+        let is_suspended = |j: &&jobs::SimJob| j.state == engine_core::model::JobState::Suspended;
+        w.jobs_of(n).filter(is_suspended).map(|j| j.id).collect()
+    }
+
+    /// Cancels the jobs that wait for a node.
+    pub fn cancel_waiting_on(&self, node: &NodeName, login: &str) {
+        let mut w = self.lock();
+        let Some(n) = w.find(node) else { return };
+        for id in w.waiting_for(n) {
+            w.finish(id, engine_core::model::JobState::Cancelled, &Who::person(login), "is cancelled");
+        }
+    }
+
+    /// Counts the changes that met the engine's write inside the window that Slurm leaves open.
+    pub fn race_count(&self) -> u64 {
+        self.lock().race_count
+    }
+
+    /// Counts what happened.
+    pub fn counts(&self) -> WorldCounts {
+        self.lock().counts()
     }
 
     /// Lists the nodes' names.

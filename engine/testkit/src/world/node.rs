@@ -7,10 +7,10 @@ use super::rules::Page;
 use super::script::Trigger;
 use super::state::{Inner, to_second};
 use engine_core::model::{NodeFlag, NodeName};
-use engine_runtime::ports::{Refusal, RefusalKind, Write};
+use engine_runtime::ports::{Refusal, RefusalKind, WorkResult, Write};
 use jiff::{SignedDuration, Timestamp};
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Longest reason that slurmctld keeps.
 const MAX_REASON: usize = 1_500;
@@ -57,6 +57,10 @@ pub(crate) struct SimNode {
     pub(crate) reboot: Option<(bool, bool)>,
     /// Jobs that are or were on the node, until slurmctld forgets them.
     pub(crate) jobs: BTreeSet<u64>,
+    /// Orders to reset that the node was given, with their answers once there are any.
+    pub(crate) orders: BTreeMap<String, Option<WorkResult>>,
+    /// Runs that reset a GPU here.
+    pub(crate) reset_by: BTreeSet<(String, u32)>,
     /// The chance of this node, once it was needed.
     pub(crate) rng: Option<Box<ChaCha8Rng>>,
     /// Its last entries in the history, where they are kept by node.
@@ -81,6 +85,8 @@ impl SimNode {
             tools: Tools { dcgm_up: true, exporter_up: true, hang: false, diag_running: false },
             reboot: None,
             jobs: BTreeSet::new(),
+            orders: BTreeMap::new(),
+            reset_by: BTreeSet::new(),
             rng: None,
             log: VecDeque::new(),
             page: Page { well_since: Some(now), ..Page::default() },

@@ -132,7 +132,9 @@ impl Inner {
             self.judge_reason(n, reason);
             self.judge_health(n);
         }
-        self.nodes[n].page.wrote_at = Some(self.now);
+        if !matches!(op.deed(), "lock" | "unlock") {
+            self.nodes[n].page.wrote_at = Some(self.now);
+        }
     }
 
     /// Judges an order to reset a GPU at the moment in which it reaches the node.

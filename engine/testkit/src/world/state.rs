@@ -10,7 +10,6 @@ use super::node::SimNode;
 use super::rules::{Intents, Violation};
 use super::script::{Reaction, Trigger};
 use engine_core::model::NodeName;
-use engine_runtime::ports::WorkResult;
 use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -45,6 +44,35 @@ pub struct ResetRecord {
     /// Whether the GPU was well afterwards.
     pub cured: bool,
 }
+
+/// What happened in a world, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct WorldCounts {
+    /// Resets of GPUs that were carried out.
+    pub resets: u64,
+    /// Those after which the GPU was well.
+    pub cures: u64,
+    /// Jobs that ended with success.
+    pub jobs_finished: u64,
+    /// Jobs that died of broken hardware.
+    pub jobs_lost_to_hardware: u64,
+    /// Jobs that ended because of something an engine did.
+    pub jobs_lost_to_engine: u64,
+}
+
+impl WorldCounts {
+    /// Adds another world's.
+    pub fn add(&mut self, other: &Self) {
+        self.resets += other.resets;
+        self.cures += other.cures;
+        self.jobs_finished += other.jobs_finished;
+        self.jobs_lost_to_hardware += other.jobs_lost_to_hardware;
+        self.jobs_lost_to_engine += other.jobs_lost_to_engine;
+    }
+}
+
+/// Notes of one kind that a world keeps whole; beyond that it counts.
+const KEPT: usize = 4_096;
 
 /// A foreign change inside the window that Slurm leaves between a check and a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,9 +114,11 @@ pub(crate) struct Inner {
     pub(crate) violations: Vec<Violation>,
     pub(crate) intents: Intents,
     pub(crate) races: Vec<RaceNote>,
+    pub(crate) race_count: u64,
+    reset_count: u64,
+    cure_count: u64,
     pub(crate) lost_jobs: Vec<u64>,
     pub(crate) reactions: Vec<Reaction>,
-    pub(crate) orders: BTreeMap<String, Option<WorkResult>>,
     pub(crate) resets: Vec<ResetRecord>,
     pub(crate) sleepers: BTreeMap<(Timestamp, u64), Sleeper>,
     /// How many sleeps each participant has open.
@@ -128,9 +158,11 @@ impl Inner {
             violations: Vec::new(),
             intents: None,
             races: Vec::new(),
+            race_count: 0,
+            reset_count: 0,
+            cure_count: 0,
             lost_jobs: Vec::new(),
             reactions: Vec::new(),
-            orders: BTreeMap::new(),
             resets: Vec::new(),
             sleepers: BTreeMap::new(),
             sleeping: HashMap::new(),
@@ -175,7 +207,10 @@ impl Inner {
 
     pub(crate) fn race(&mut self, node: usize, what: String) {
         self.note(&Who::Engine, Some(node), format!("race: {what}"));
-        self.races.push(RaceNote { at: self.now, node: self.nodes[node].name.clone(), what });
+        self.race_count += 1;
+        if self.races.len() < KEPT {
+            self.races.push(RaceNote { at: self.now, node: self.nodes[node].name.clone(), what });
+        }
     }
 
     /// Gives the chance of a node, or that of the controller: each node has its own, so that what happens to it does
@@ -185,6 +220,25 @@ impl Inner {
         match node.and_then(|n| self.nodes.get_mut(n).map(|node| (n, node))) {
             Some((n, node)) => node.rng.get_or_insert_with(|| Box::new(node_rng(seed, n, 0))),
             None => &mut self.rng,
+        }
+    }
+
+    /// Keeps a reset that was carried out.
+    pub(crate) fn keep_reset(&mut self, reset: ResetRecord) {
+        self.reset_count += 1;
+        self.cure_count += u64::from(reset.cured);
+        if self.resets.len() < KEPT {
+            self.resets.push(reset);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> WorldCounts {
+        WorldCounts {
+            resets: self.reset_count,
+            cures: self.cure_count,
+            jobs_finished: self.jobs_done as u64,
+            jobs_lost_to_hardware: self.jobs_broken as u64,
+            jobs_lost_to_engine: self.jobs_lost_to_engine() as u64,
         }
     }
 
@@ -201,6 +255,9 @@ impl Inner {
     /// Lets the scripts that wait for this deed of the engine begin.
     pub(crate) fn react(&mut self, node: usize, trigger: Trigger) {
         let name = self.nodes[node].name.clone();
+        if !self.reactions.iter().any(|r| r.node == name && r.trigger == trigger) {
+            return;
+        }
         let (due, rest): (Vec<Reaction>, Vec<Reaction>) =
             self.reactions.drain(..).partition(|r| r.node == name && r.trigger == trigger);
         self.reactions = rest;

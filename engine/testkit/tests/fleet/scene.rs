@@ -55,7 +55,8 @@ impl Scene {
     /// A first engine process under a policy.
     pub(crate) async fn under(policy: &Policy, nodes: usize) -> Self {
         let world = SimWorld::new(SimConfig::new(nodes, 7, "2026-01-05T08:00:00Z".parse().unwrap()));
-        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), Some(policy.clone()), None).await
+        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), Some(policy.clone()), None)
+            .await
     }
 
     /// Another engine process on the same world, with the same journal or one of its own.

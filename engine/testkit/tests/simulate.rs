@@ -1,0 +1,35 @@
+//! The simulation at scale, in small: no rule is broken, the same seed tells the same story, and what is broken on
+//! purpose is found, shrunk to one incident, and shown again.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
+
+use engine_testkit::simulate::{Progress, Report, SimulateOptions, simulate_many};
+
+fn small(seed: u64) -> SimulateOptions {
+    SimulateOptions { nodes: 60, hours: 300, seed, rate: 400.0, ..SimulateOptions::default() }
+}
+
+fn run(options: &SimulateOptions, runs: u64, jobs: usize) -> Report {
+    simulate_many(options, runs, jobs, &Progress::default()).unwrap()
+}
+
+/// Seeds from the environment, to replay one: `SIMULATE_SEED=7`.
+fn first_seed() -> (u64, u64) {
+    match std::env::var("SIMULATE_SEED") {
+        Ok(seed) => (seed.parse().unwrap(), 1),
+        Err(_) => (1, 2),
+    }
+}
+
+#[test]
+fn no_rule_is_broken_in_a_month_of_faults_and_people() {
+    let (seed, runs) = first_seed();
+    let report = run(&small(seed), runs, 2);
+    let shown = serde_json::to_string_pretty(&report).unwrap();
+    println!("{} runs, {:.0} per second and core", report.runs, report.runs_per_core_second());
+    assert!(report.is_clean(), "{shown}");
+    for end in ["succeeded", "held", "rejected", "handed_over", "cancelled"] {
+        assert!(report.ends.get(end).is_some_and(|n| *n >= 3), "too tame, few ended {end}: {shown}");
+    }
+    assert!(report.died_in_write > 3 && report.died_between > 3, "{shown}");
+    assert!(report.world.cures > 20 && report.world.jobs_finished > 20, "{shown}");
+}
