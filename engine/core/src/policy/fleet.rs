@@ -6,7 +6,8 @@ use super::service::{Out, Service, service};
 use crate::known::{Cause, Known, Unknown};
 use crate::model::{Node, NodeName, Partition, Reservation};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ impl Group {
         Self { kind, name: name.to_owned(), members: Vec::new(), counted: 0, out: 0 }
     }
 
-    fn has(&self, place: u32) -> bool {
+    pub(super) fn has(&self, place: u32) -> bool {
         self.kind == GroupKind::Fleet || self.members.binary_search(&place).is_ok()
     }
 }
@@ -126,7 +127,7 @@ impl Fleet {
         if !order.is_sorted_by(|a, b| a.name <= b.name) {
             order.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        let finder = Finder(&order);
+        let finder = Finder::new(&order);
         let maintenance = maintenance(&seen.reservations, &finder, now, &mut gaps);
         let nodes = members(&order, &maintenance);
         let mut groups = vec![Group::new(GroupKind::Fleet, "")];
@@ -177,6 +178,26 @@ impl Fleet {
         self.place(name).is_none_or(|p| group.has(p))
     }
 
+    /// Returns the places of those nodes that are not out of service already, each once; `None` for one that is not
+    /// known.
+    pub(super) fn not_yet_out<'a>(&self, names: impl Iterator<Item = &'a NodeName>) -> Vec<Option<u32>> {
+        let mut strangers = BTreeSet::new();
+        let mut places: Vec<Option<u32>> = Vec::new();
+        for name in names {
+            match self.place(name) {
+                Some(p) if self.0.nodes.get(p as usize).is_some_and(|m| m.service.is_out()) => {}
+                Some(p) => places.push(Some(p)),
+                None => {
+                    strangers.insert(name);
+                }
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        places.extend(strangers.iter().map(|_| None));
+        places
+    }
+
     /// Returns the nodes that are out of service, with why.
     pub fn out(&self) -> impl Iterator<Item = (&NodeName, &Out)> {
         self.0.nodes.iter().filter_map(|m| match &m.service {
@@ -190,21 +211,38 @@ impl Fleet {
     }
 }
 
-/// Finds places of names; lists in the order of the fleet cost one comparison per name.
-struct Finder<'a>(&'a [&'a Node]);
+/// Finds places of names. It looks on from the last one found in growing steps, so that lists in the order of the
+/// fleet, or nearly so, cost a few comparisons per name.
+struct Finder<'a> {
+    names: Vec<&'a str>,
+    next: Cell<usize>,
+}
 
-impl Finder<'_> {
-    fn find(&self, name: &str, hint: &mut usize) -> Option<u32> {
-        if self.0.get(*hint).is_none_or(|n| n.name.as_str() != name) {
-            *hint = self.0.binary_search_by(|n| n.name.as_str().cmp(name)).ok()?;
+impl<'a> Finder<'a> {
+    fn new(order: &[&'a Node]) -> Self {
+        Self { names: order.iter().map(|n| n.name.as_str()).collect(), next: Cell::new(0) }
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        let mut from = self.next.get();
+        if from >= self.names.len() || self.names.get(from).is_some_and(|n| *n > name) {
+            from = 0;
         }
-        *hint += 1;
-        Some(*hint as u32 - 1)
+        let mut step = 1;
+        let mut to = from;
+        while self.names.get(to).is_some_and(|n| *n < name) {
+            from = to + 1;
+            to += step;
+            step *= 2;
+        }
+        let end = (to + 1).min(self.names.len());
+        let found = from + self.names.get(from..end)?.binary_search(&name).ok()?;
+        self.next.set(found + 1);
+        Some(found as u32)
     }
 
     fn places<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<u32> {
-        let mut hint = 0;
-        let mut places: Vec<u32> = names.filter_map(|n| self.find(n, &mut hint)).collect();
+        let mut places: Vec<u32> = names.filter_map(|n| self.find(n)).collect();
         tidy(&mut places);
         places
     }
@@ -343,7 +381,7 @@ fn named(kind: GroupKind, groups: &Groups, finder: &Finder<'_>) -> Vec<Group> {
 /// Makes the racks, and the one of the nodes that are in none.
 fn racks(groups: &Groups, finder: &Finder<'_>) -> Vec<Group> {
     let mut racks = named(GroupKind::Rack, groups, finder);
-    let mut placed = vec![false; finder.0.len()];
+    let mut placed = vec![false; finder.names.len()];
     for place in racks.iter().flat_map(|r| &r.members) {
         if let Some(p) = placed.get_mut(*place as usize) {
             *p = true;

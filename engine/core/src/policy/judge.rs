@@ -400,7 +400,8 @@ impl Bench<'_> {
             let Some(rate) = self.policy.rates.of(class).filter(|_| class <= self.request.worst) else {
                 continue;
             };
-            let (count, room) = rate.judge(self.ledger.changes(class), self.now);
+            let since = self.now.saturating_sub(rate.per.duration()).unwrap_or(Timestamp::MIN);
+            let (count, room) = rate.judge(self.ledger.changes_since(class, since).iter().copied(), self.now);
             let says = format!("{}: {count} of {rate}", class.as_str());
             let outcome = match room {
                 None => Outcome::Permit,

@@ -84,17 +84,17 @@ impl Ledger {
 
     /// Adds the time at which an effect of this class was begun.
     pub fn change(&mut self, class: EffectClass, at: Timestamp) {
-        self.changes.entry(class).or_default().push(at);
+        insert(self.changes.entry(class).or_default(), at);
     }
 
     /// Adds a run that was begun. One with a GPU counts for that unit and for its slot as well.
     pub fn run(&mut self, run: PastRun) {
         if let Some(gpu) = &run.gpu {
             if let Some(unit) = gpu.unit() {
-                self.units.entry(unit).or_default().push(run.began);
+                insert(self.units.entry(unit).or_default(), run.began);
             }
             if let Some(bus_id) = &gpu.bus_id {
-                self.slots.entry((run.node.clone(), bus_id.clone())).or_default().push(run.began);
+                insert(self.slots.entry((run.node.clone(), bus_id.clone())).or_default(), run.began);
             }
         }
         self.runs.entry(run.node.clone()).or_default().push(run);
@@ -115,9 +115,10 @@ impl Ledger {
         &self.held
     }
 
-    /// Returns when effects of a class were begun.
-    pub fn changes(&self, class: EffectClass) -> impl Iterator<Item = Timestamp> + '_ {
-        self.changes.get(&class).into_iter().flatten().copied()
+    /// Returns when effects of a class were begun, after `since`, in order.
+    pub fn changes_since(&self, class: EffectClass, since: Timestamp) -> &[Timestamp] {
+        let all = self.changes.get(&class).map_or(&[][..], Vec::as_slice);
+        all.get(all.partition_point(|t| *t <= since)..).unwrap_or(&[])
     }
 
     /// Returns the runs on a node.
@@ -135,6 +136,13 @@ impl Ledger {
         let Some(bus_id) = &gpu.bus_id else { return &[] };
         self.slots.get(&(node.clone(), bus_id.clone())).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Keeps times in order; events mostly come in theirs, so this mostly appends.
+fn insert(times: &mut Vec<Timestamp>, at: Timestamp) {
+    let place =
+        if times.last().is_none_or(|t| *t <= at) { times.len() } else { times.partition_point(|t| *t <= at) };
+    times.insert(place, at);
 }
 
 #[cfg(test)]

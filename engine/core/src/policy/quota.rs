@@ -112,17 +112,12 @@ impl Quota {
     /// A locked node counts once, also if it is out of service already; one that the look did not know counts in every
     /// group. A node that is out of service already is not taken out a second time, so its run exceeds nothing.
     pub fn levels<'a>(&self, held: impl IntoIterator<Item = &'a Held>) -> Vec<Level> {
-        let mut extra: BTreeSet<&NodeName> = BTreeSet::new();
-        for h in held {
-            let out_already = self.fleet.node(&h.node).is_some_and(|m| m.service.is_out());
-            if h.takes_out && h.node != self.node && !out_already {
-                extra.insert(&h.node);
-            }
-        }
+        let others = held.into_iter().filter(|h| h.takes_out && h.node != self.node).map(|h| &h.node);
+        let locked = self.fleet.not_yet_out(others);
         let own = self.fleet.node(&self.node).is_some_and(|m| m.service.is_out());
         let level = |s: &Scope| {
             let group: &Group = self.fleet.groups().get(s.group)?;
-            let out = group.out + extra.iter().filter(|n| self.fleet.is_in(n, group)).count();
+            let out = group.out + locked.iter().filter(|p| p.is_none_or(|p| group.has(p))).count();
             Some(Level {
                 group: group.to_string(),
                 out,
