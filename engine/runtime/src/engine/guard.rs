@@ -97,7 +97,7 @@ impl Engine {
         let now = self.ports.clock.now();
         let mut facts = situation.facts(plan.target.gpu.as_ref());
         facts.extend(carried_facts(&plan.facts, !asked_again));
-        self.engine_facts(&mut facts, &situation, now).await;
+        self.engine_facts(&mut facts, &situation, now, Some(state)).await;
         facts.expire(now, self.config.fact_max_age);
         if let Some(disruption) = state.last_disruption_at {
             facts.invalidate_before(disruption);

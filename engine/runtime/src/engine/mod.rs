@@ -18,7 +18,7 @@ use crate::ports::{Clock, GpuTelemetry, Ids, NodeActuator, Scheduler};
 use engine_core::known::{Cause, Known};
 use engine_core::model::{NodeName, RunId};
 use engine_core::plan::Render;
-use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status, fold};
+use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status};
 use jiff::SignedDuration;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -188,8 +188,10 @@ impl Engine {
 
     /// Reads a run.
     pub async fn state(&self, run: &RunId) -> Result<RunState, EngineError> {
-        let events = self.ports.journal.load(run).await?;
-        fold(&events).map_err(|source| EngineError::Illegal { run: run.clone(), source })
+        self.ports.journal.state(run).await.map_err(|e| match e {
+            JournalError::Illegal(source) => EngineError::Illegal { run: run.clone(), source },
+            other => other.into(),
+        })
     }
 
     /// Asks a run to stop at its nearest safe point; works from any process.
@@ -281,10 +283,7 @@ impl Engine {
 
     /// Says whether somebody asked the run to stop since the state was read.
     pub(crate) async fn stop_requested(&self, state: &RunState) -> bool {
-        match self.ports.journal.load(&state.run).await {
-            Ok(events) => events.iter().any(|e| matches!(e.kind, EventKind::CancelRequested { .. })),
-            Err(_) => false,
-        }
+        self.ports.journal.stop_requested(&state.run).await.unwrap_or(false)
     }
 }
 

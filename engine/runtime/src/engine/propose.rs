@@ -6,6 +6,7 @@ use engine_core::condition::Truth;
 use engine_core::fact::{FactSet, Source};
 use engine_core::known::{Known, Unknown};
 use engine_core::model::{Gpu, NodeGpus, NodeName, RunId};
+use engine_core::ownership::NodeMark;
 use engine_core::plan::{GpuRef, Plan, PlanRequest, Rejection, judge, make_plan};
 use engine_core::playbook::{Playbook, TargetKind};
 use engine_core::policy::Outcome;
@@ -104,7 +105,7 @@ impl Engine {
         let gpu = if wants_gpus { Some(choose_gpu(&request, &situation)?) } else { None };
         let now = self.ports.clock.now();
         let mut facts = situation.facts(gpu.as_ref());
-        self.engine_facts(&mut facts, &situation, now).await;
+        self.engine_facts(&mut facts, &situation, now, None).await;
         request_facts(&mut facts, &request.alert, now);
         let mut plan = make_plan(
             PlanRequest {
@@ -156,19 +157,33 @@ impl Engine {
         Ok(state)
     }
 
-    /// Adds what only the engine knows: whether the node carries a drain of one of our own runs.
-    pub(super) async fn engine_facts(&self, facts: &mut FactSet, situation: &Situation, now: Timestamp) {
+    /// Adds what only the engine knows: whether the node carries a drain of one of our own runs; of `own`, where it is that
+    /// one.
+    pub(super) async fn engine_facts(
+        &self,
+        facts: &mut FactSet,
+        situation: &Situation,
+        now: Timestamp,
+        own: Option<&RunState>,
+    ) {
         let ours = match situation.mark() {
             Known::Unknown(u) => Known::Unknown(u),
-            Known::Known(mark) => Known::Known(Value::Bool(self.drain_is_from_our_journal(&mark).await)),
+            Known::Known(mark) => Known::Known(Value::Bool(self.is_our_drain(&mark, own).await)),
         };
         facts.set("node.drained_by_us", ours, Source::Slurm, now);
     }
 
     /// Says whether a drain was made by a run of this journal and is unchanged since. A token alone proves nothing.
-    pub async fn drain_is_from_our_journal(&self, mark: &engine_core::ownership::NodeMark) -> bool {
+    pub async fn drain_is_from_our_journal(&self, mark: &NodeMark) -> bool {
+        self.is_our_drain(mark, None).await
+    }
+
+    async fn is_our_drain(&self, mark: &NodeMark, own: Option<&RunState>) -> bool {
         let Some(reason) = mark.reason.as_ref().filter(|_| mark.is_drained()) else { return false };
         let Some(run) = engine_core::ownership::run_of_reason(&reason.text) else { return false };
+        if let Some(own) = own.filter(|s| s.run == run) {
+            return own.our_drain.as_ref().is_some_and(|made| mark.is_our_drain(made));
+        }
         let Ok(state) = self.state(&run).await else { return false };
         state.our_drain.as_ref().is_some_and(|made| mark.is_our_drain(made))
     }

@@ -229,18 +229,31 @@ impl Store {
         at: Timestamp,
         kinds: Vec<EventKind>,
     ) -> Result<Vec<Event>, JournalError> {
-        let mut state = self.runs.get(run).map(|k| k.state.clone());
         let mut events = Vec::with_capacity(kinds.len());
+        let known = self.runs.get(run).map_or(0, |k| k.events.len());
         for kind in kinds {
-            let event = Event { run: run.clone(), seq: state.as_ref().map_or(1, |s| s.seq + 1), at, kind };
-            match &mut state {
-                None => state = Some(RunState::begin(&event)?),
-                Some(s) => s.apply(&event)?,
-            }
-            events.push(event);
+            let seq = (known + events.len()) as u64 + 1;
+            events.push(Event { run: run.clone(), seq, at, kind });
         }
-        let Some(state) = state else { return Err(JournalError::NoSuchRun(run.clone())) };
-        if state.status.is_terminal() {
+        let is_over = if let Some(kept) = self.runs.get_mut(run) {
+            for event in &events {
+                if let Err(e) = kept.state.apply(event) {
+                    // What was folded before it is taken back.
+                    kept.state = fold(&kept.events)?;
+                    return Err(e.into());
+                }
+            }
+            kept.events.extend(events.iter().cloned());
+            kept.state.status.is_terminal()
+        } else {
+            let state = fold(&events)?;
+            let is_over = state.status.is_terminal();
+            self.token += 1;
+            let kept = Kept { state, events: events.clone(), places: Vec::new(), age: self.token };
+            self.runs.insert(run.clone(), kept);
+            is_over
+        };
+        if is_over {
             self.claims.remove(run);
             self.leases.retain(|_, lease| lease.run != *run);
             let over = self.passing.get_or_insert_default();
@@ -251,16 +264,6 @@ impl Store {
                 }
             }
         }
-        self.token += 1;
-        let age = self.token;
-        let kept = self.runs.entry(run.clone()).or_insert_with(|| Kept {
-            state: state.clone(),
-            events: Vec::new(),
-            places: Vec::new(),
-            age,
-        });
-        kept.state = state;
-        kept.events.extend(events.iter().cloned());
         Ok(events)
     }
 
@@ -365,6 +368,18 @@ impl Journal for MemoryJournal {
         let store = self.alive()?;
         let kept = store.runs.get(run).ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;
         Ok(kept.events.clone())
+    }
+
+    async fn state(&self, run: &RunId) -> Result<RunState, JournalError> {
+        let store = self.alive()?;
+        let kept = store.runs.get(run).ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;
+        Ok(kept.state.clone())
+    }
+
+    async fn stop_requested(&self, run: &RunId) -> Result<bool, JournalError> {
+        let store = self.alive()?;
+        let kept = store.runs.get(run).ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;
+        Ok(kept.state.cancel.is_some())
     }
 
     async fn runs(

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind, IllegalEvent, Status};
+use engine_core::run::{Event, EventKind, IllegalEvent, RunState, Status, fold};
 use jiff::Timestamp;
 use std::fmt::Debug;
 
@@ -182,6 +182,15 @@ pub trait Journal: Send + Sync + Debug {
     ) -> Result<Vec<Event>, JournalError>;
     /// Reads all events of a run, in order.
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError>;
+    /// Reads a run as its events fold.
+    async fn state(&self, run: &RunId) -> Result<RunState, JournalError> {
+        Ok(fold(&self.load(run).await?)?)
+    }
+    /// Says whether somebody asked a run to stop.
+    async fn stop_requested(&self, run: &RunId) -> Result<bool, JournalError> {
+        let events = self.load(run).await?;
+        Ok(events.iter().any(|e| matches!(e.kind, EventKind::CancelRequested { .. })))
+    }
     /// Lists runs, newest first; `node` and `open_only` narrow it.
     async fn runs(
         &self,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind};
+use engine_core::run::{Event, EventKind, RunState};
 use engine_runtime::journal::{
     Admit, ChainReport, HeldLease, Journal, JournalError, Lease, LockKey, MemoryJournal, NewRecord, Record,
     RunSummary, StreamName,
@@ -88,6 +88,14 @@ impl Journal for MortalJournal {
 
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
         self.inner.load(run).await
+    }
+
+    async fn state(&self, run: &RunId) -> Result<RunState, JournalError> {
+        self.inner.state(run).await
+    }
+
+    async fn stop_requested(&self, run: &RunId) -> Result<bool, JournalError> {
+        self.inner.stop_requested(run).await
     }
 
     async fn runs(
