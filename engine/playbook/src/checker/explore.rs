@@ -7,13 +7,12 @@ use super::situation::Situation;
 use super::subject::{Before, Subject, views};
 use super::world::found;
 use engine_core::condition::Truth;
-use engine_core::run::{Effect, End, Next, OutcomeKind, Resolution, RunState};
+use engine_core::run::{Effect, EffectState, End, Next, OutcomeKind, Resolution, RunState};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-/// So many situations are also folded from their journal, as by a process that starts after a crash there ...
-const REFOLD_ALL: u32 = 10_000;
-/// ... and then every so many, so that a long playbook is not slow.
-const REFOLD_EVERY: u32 = 64;
+/// Events folded anew, at most: a run may crash in each situation until they are used up. Enough for every situation
+/// of a playbook of usual length.
+const REFOLDED_EVENTS: u64 = 500_000;
 
 /// One situation as the graph keeps it.
 struct Node {
@@ -28,6 +27,8 @@ struct Node {
 pub(super) struct Found {
     pub(super) situations: usize,
     pub(super) events: u64,
+    /// Situations in which the engine was stopped, and its run folded anew.
+    pub(super) crashes: usize,
     pub(super) ends: BTreeSet<End>,
     /// Events of the longest way.
     pub(super) longest: u32,
@@ -39,6 +40,8 @@ pub(super) struct Found {
     pub(super) obstacles: BTreeMap<Effect, BTreeSet<Obstacle>>,
     /// The way to the first situation in which an effect was due.
     pub(super) due: BTreeMap<Effect, Vec<(Situation, Move)>>,
+    /// The way to the first situation in which a run turned back though every step before this one was done, and why.
+    pub(super) turned: BTreeMap<Effect, (Vec<(Situation, Move)>, String)>,
     /// How many kinds of nodes the preconditions let in.
     pub(super) admitted: usize,
 }
@@ -50,7 +53,7 @@ pub(super) enum Stopped {
     /// A way leads back to itself; the way, and the place from which it repeats.
     Endless(Vec<(Situation, Move)>, usize),
     /// The limit was reached.
-    Limit,
+    Limit(usize),
     /// The playbook cannot be played.
     Unplayable(String),
 }
@@ -66,10 +69,15 @@ struct Explorer<'a, M> {
     waiting: VecDeque<(u32, Situation)>,
     found: Found,
     due: BTreeMap<Effect, u32>,
+    refolded: u64,
 }
 
 /// Explores every situation of a playbook.
-pub(super) fn explore(subject: &Subject<'_>, machine: &impl Machine, limit: usize) -> Result<Found, Stopped> {
+pub(super) fn explore(
+    subject: &Subject<'_>,
+    machine: &impl Machine,
+    limit: usize,
+) -> Result<Found, (Stopped, usize)> {
     let mut e = Explorer {
         subject,
         machine,
@@ -82,22 +90,22 @@ pub(super) fn explore(subject: &Subject<'_>, machine: &impl Machine, limit: usiz
         found: Found {
             situations: 0,
             events: 0,
+            crashes: 0,
             ends: BTreeSet::new(),
             longest: 0,
             begun: BTreeSet::new(),
             done: BTreeSet::new(),
             obstacles: BTreeMap::new(),
             due: BTreeMap::new(),
+            turned: BTreeMap::new(),
             admitted: 0,
         },
         due: BTreeMap::new(),
+        refolded: 0,
     };
-    e.begin()?;
-    while let Some((at, situation)) = e.waiting.pop_front() {
-        e.expand(at, &situation)?;
-    }
+    let explored = e.run();
     e.found.situations = e.nodes.len();
-    e.found.longest = e.longest()?;
+    explored.map_err(|stopped| (stopped, e.nodes.len()))?;
     for (effect, at) in std::mem::take(&mut e.due) {
         let way = e.way_to(at);
         e.found.due.insert(effect, way);
@@ -106,6 +114,15 @@ pub(super) fn explore(subject: &Subject<'_>, machine: &impl Machine, limit: usiz
 }
 
 impl<M: Machine> Explorer<'_, M> {
+    fn run(&mut self) -> Result<(), Stopped> {
+        self.begin()?;
+        while let Some((at, situation)) = self.waiting.pop_front() {
+            self.expand(at, &situation)?;
+        }
+        self.found.longest = self.longest()?;
+        Ok(())
+    }
+
     /// Begins with every kind of node that the preconditions let in.
     fn begin(&mut self) -> Result<(), Stopped> {
         for (world, silent) in found() {
@@ -136,19 +153,27 @@ impl<M: Machine> Explorer<'_, M> {
 
     fn expand(&mut self, at: u32, situation: &Situation) -> Result<(), Stopped> {
         if self.nodes.len() > self.limit {
-            return Err(Stopped::Limit);
+            return Err(Stopped::Limit(self.limit));
         }
         let edges = u32::try_from(self.edges.len()).unwrap_or(u32::MAX);
         self.nodes[at as usize].edges = edges;
         let next = self.machine.next(&situation.state, situation.now);
-        if at < REFOLD_ALL || at.is_multiple_of(REFOLD_EVERY) {
-            self.refold(at, situation, &next)?;
-        }
+        self.refold(at, situation, &next)?;
         if let Some(end) = situation.judge.end() {
             self.found.ends.insert(end);
         }
         if let Next::Begin { effect, .. } = next {
             self.due.entry(effect).or_insert(at);
+        }
+        if let Next::StartRollback(why) = &next
+            && situation.state.cancel.is_none()
+        {
+            let done =
+                |i: &usize| situation.state.effects.get(&Effect::Step(*i)) == Some(&EffectState::Applied);
+            let at_step = Effect::Step((0..situation.state.plan.steps.len()).take_while(done).count());
+            if !self.found.turned.contains_key(&at_step) {
+                self.found.turned.insert(at_step, (self.way_to(at), why.clone()));
+            }
         }
         if let Some(broken) = stands_still(situation, &next) {
             return Err(Stopped::Broken(broken, self.way_to(at)));
@@ -221,7 +246,12 @@ impl<M: Machine> Explorer<'_, M> {
 
     /// Folds the run's journal from the beginning, as the next process does after a crash here: it must stand where
     /// this one stands, and decide alike.
-    fn refold(&self, at: u32, situation: &Situation, next: &Next) -> Result<(), Stopped> {
+    fn refold(&mut self, at: u32, situation: &Situation, next: &Next) -> Result<(), Stopped> {
+        if self.refolded > REFOLDED_EVENTS {
+            return Ok(());
+        }
+        self.refolded += situation.state.seq;
+        self.found.crashes += 1;
         let again = self.machine.fold(&situation.journal());
         let alike =
             |again: &RunState| *again == situation.state && self.machine.next(again, situation.now) == *next;

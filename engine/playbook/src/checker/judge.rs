@@ -245,6 +245,7 @@ impl Judge {
                 .map_err(|b| Broken { effect: Some(*effect), ..b }),
             EventKind::Refused { effect, foreign, transient, .. } => {
                 self.one_at_a_time()?;
+                self.may_be_looked_at(*effect)?;
                 self.counts(*effect, None, plan)?;
                 let verdict = if *transient { Verdict::Transient } else { Verdict::Not };
                 self.set(*effect, verdict);
@@ -326,6 +327,20 @@ impl Judge {
         )
     }
 
+    /// What must hold before an effect is even looked at.
+    fn may_be_looked_at(&self, effect: Effect) -> Holds {
+        if matches!(effect, Effect::Lock | Effect::Unlock) {
+            return Ok(());
+        }
+        let locked = self.verdict(Effect::Lock) == Some(Verdict::Applied);
+        hold(Rule::Lock, locked, "the node is not locked")?;
+        let unlocking = self.books.contains_key(&Effect::Unlock);
+        hold(Rule::Lock, !unlocking, "the lock is being given back already")?;
+        let Effect::Step(i) = effect else { return Ok(()) };
+        let before = (0..i).all(|j| self.verdict(Effect::Step(j)) == Some(Verdict::Applied));
+        hold(Rule::Guard, before, "the step before it is not done")
+    }
+
     fn counts(&mut self, effect: Effect, attempt: Option<u32>, plan: &Plan) -> Holds {
         let limit = limit(plan, effect);
         let b = self.books.entry(effect).or_insert(Book {
@@ -368,12 +383,7 @@ impl Judge {
             !self.foreign || giving_back,
             "somebody else changed the node, and the run does more than give its lock back",
         )?;
-        if !matches!(effect, Effect::Lock | Effect::Unlock) {
-            let locked = self.verdict(Effect::Lock) == Some(Verdict::Applied);
-            hold(Rule::Lock, locked, "the node is not locked")?;
-            let unlocking = self.books.contains_key(&Effect::Unlock);
-            hold(Rule::Lock, !unlocking, "the lock is being given back already")?;
-        }
+        self.may_be_looked_at(effect)?;
         match effect {
             Effect::Lock => {
                 hold(Rule::Promise, !self.cancelled || slipped, "a lock is taken after a cancel")?;
@@ -381,11 +391,9 @@ impl Judge {
             Effect::Unlock => {
                 hold(Rule::Lock, self.may_be_done(Effect::Lock), "a lock is given back that is not ours")?;
             }
-            Effect::Step(i) => {
+            Effect::Step(_) => {
                 hold(Rule::WayBack, !self.rolling_back, "a forward step is begun on the way back")?;
                 hold(Rule::Promise, !self.cancelled || slipped, "a forward step is begun after a cancel")?;
-                let before = (0..i).all(|j| self.verdict(Effect::Step(j)) == Some(Verdict::Applied));
-                hold(Rule::Guard, before, "a step is begun and the one before it is not done")?;
             }
             Effect::Undo(i) => {
                 hold(Rule::WayBack, self.rolling_back, "something is undone and no way back was begun")?;

@@ -127,7 +127,8 @@ impl Moves<'_> {
         for obstacle in refusals {
             self.refuse(effect, obstacle, world);
         }
-        match self.own_guard(effect, world, &look.mark) {
+        let own = machine.asks_the_action(state).then(|| self.own_guard(effect, world, &look.mark)).flatten();
+        match own {
             Some(no @ Obstacle::Own(_)) => {
                 self.refuse(effect, no, world);
                 return;

@@ -32,6 +32,11 @@ pub trait Machine {
         truth == Truth::True
     }
 
+    /// Whether an action's own guard is asked, beyond the look at the node.
+    fn asks_the_action(&self, _state: &RunState) -> bool {
+        true
+    }
+
     /// Whether the preconditions are judged again before an effect that changes something.
     fn preconditions_are_due(&self, state: &RunState) -> bool {
         !state.has_mutated()

@@ -68,6 +68,9 @@ pub struct Report {
     pub situations: usize,
     /// Events played between them.
     pub events: u64,
+    /// Situations in which the engine was stopped and the next one folded the run anew: all of them, unless the ways
+    /// are very long.
+    pub crashes: usize,
     /// The ends that can be met.
     pub ends: Vec<End>,
     /// Events of the longest way from the plan to an end.
@@ -87,8 +90,9 @@ impl Report {
     pub fn details(&self) -> String {
         let ends: Vec<String> = self.ends.iter().map(|e| e.as_str().replace('_', " ")).collect();
         format!(
-            "{} events played; the longest way has {}; ends: {}",
+            "{} events; a crash in {} situations; the longest way has {} events; ends: {}",
             thousands(self.events),
+            thousands(self.crashes as u64),
             self.longest,
             ends.join(", ")
         )
@@ -107,9 +111,9 @@ pub fn check_with(
     options: Options,
 ) -> Result<Report, Box<Refusal>> {
     let subject = Subject::of(playbook, options.merge)
-        .map_err(|why| Box::new(Refusal::new(Finding::Unplayable(why))))?;
+        .map_err(|why| Box::new(Refusal::new(Finding::Unplayable(why), 0)))?;
     let found = explore(&subject, machine, options.situations)
-        .map_err(|stopped| Box::new(refusal::of(&subject, stopped, options.situations)))?;
+        .map_err(|(stopped, seen)| Box::new(refusal::of(&subject, stopped, seen)))?;
     if !found.ends.contains(&End::Succeeded) {
         return Err(Box::new(refusal::no_good_end(&subject, &found)));
     }
@@ -121,6 +125,7 @@ fn report(subject: &Subject<'_>, found: &Found) -> Report {
     Report {
         situations: found.situations,
         events: found.events,
+        crashes: found.crashes,
         ends: found.ends.iter().copied().collect(),
         longest: found.longest,
         idle_rollback: undos.filter(|i| !found.begun.contains(&Effect::Undo(*i))).collect(),

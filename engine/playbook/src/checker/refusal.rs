@@ -39,11 +39,15 @@ pub struct Refusal {
     pub finding: Finding,
     /// A shortest way that shows it; empty where there is none.
     pub trace: Trace,
+    /// Situations seen until it was found.
+    pub situations: usize,
+    /// The name of the step that it is about.
+    at: Option<String>,
 }
 
 impl Refusal {
-    pub(super) fn new(finding: Finding) -> Self {
-        Self { finding, trace: Trace::default() }
+    pub(super) fn new(finding: Finding, situations: usize) -> Self {
+        Self { finding, trace: Trace::default(), situations, at: None }
     }
 
     /// The step that it is about, where there is one.
@@ -66,8 +70,10 @@ impl Refusal {
     /// Says in a sentence what is wrong, without the way.
     pub fn sentence(&self) -> String {
         match &self.finding {
-            Finding::Broken(b) if b.rule == Rule::Promise => b.why.clone(),
-            Finding::Broken(b) => format!("{} (rule {}: {})", b.why, b.rule.number(), b.rule.says()),
+            Finding::Broken(b) => match &self.at {
+                Some(name) => format!("{name}: {}", b.why),
+                None => b.why.clone(),
+            },
             Finding::NoGoodEnd { why, .. } => format!("no way leads to the good end: {why}"),
             Finding::Limit { situations } => {
                 format!("more than {} situations: not all were seen", thousands(*situations as u64))
@@ -81,25 +87,36 @@ impl fmt::Display for Refusal {
     /// Prints the sentence, then the way.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.sentence())?;
-        write!(f, "{}", self.trace)
+        write!(f, "{}", self.trace)?;
+        match self.rule() {
+            Some(rule) if rule.number() > 0 => {
+                writeln!(f, "      here rule {} is broken: {}", rule.number(), rule.says())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 /// Tells why an exploration stopped.
-pub(super) fn of(subject: &Subject<'_>, stopped: Stopped, limit: usize) -> Refusal {
+pub(super) fn of(subject: &Subject<'_>, stopped: Stopped, situations: usize) -> Refusal {
     match stopped {
-        Stopped::Broken(broken, way) => {
-            Refusal { trace: Trace::of(subject, &way, None), finding: Finding::Broken(broken) }
-        }
+        Stopped::Broken(broken, way) => Refusal {
+            trace: Trace::of(subject, &way, None),
+            at: broken.effect.filter(|e| subject.step(*e).is_some()).map(|e| subject.name(e)),
+            finding: Finding::Broken(broken),
+            situations,
+        },
         Stopped::Endless(way, repeats) => {
             let why = "a way goes round and never ends".to_owned();
             Refusal {
                 finding: Finding::Broken(Broken { rule: Rule::End, why, effect: None }),
                 trace: Trace::of(subject, &way, Some(repeats)),
+                at: None,
+                situations,
             }
         }
-        Stopped::Limit => Refusal::new(Finding::Limit { situations: limit }),
-        Stopped::Unplayable(why) => Refusal::new(Finding::Unplayable(why)),
+        Stopped::Limit(limit) => Refusal::new(Finding::Limit { situations: limit }, situations),
+        Stopped::Unplayable(why) => Refusal::new(Finding::Unplayable(why), situations),
     }
 }
 
@@ -107,21 +124,29 @@ pub(super) fn of(subject: &Subject<'_>, stopped: Stopped, limit: usize) -> Refus
 pub(super) fn no_good_end(subject: &Subject<'_>, found: &Found) -> Refusal {
     if found.admitted == 0 {
         let why = "no state of a node meets all preconditions".to_owned();
-        return Refusal::new(Finding::NoGoodEnd { stuck_at: None, why });
+        return Refusal::new(Finding::NoGoodEnd { stuck_at: None, why }, found.situations);
     }
     let forward = (0..subject.playbook.steps.len()).map(Effect::Step);
     let stuck = std::iter::once(Effect::Lock).chain(forward).find(|e| !found.done.contains(e));
     let Some(effect) = stuck else {
         let why = "every step can be done, and the run still does not end well".to_owned();
-        return Refusal::new(Finding::NoGoodEnd { stuck_at: None, why });
+        return Refusal::new(Finding::NoGoodEnd { stuck_at: None, why }, found.situations);
     };
-    let why = format!("{} is never done: {}", subject.name(effect), reason(subject, found, effect));
-    let mut trace = found.due.get(&effect).map(|way| Trace::of(subject, way, None)).unwrap_or_default();
-    trace.add(
-        Who::Engine,
-        format!("cannot begin {}: {}", subject.name(effect), reason(subject, found, effect)),
-    );
-    Refusal { finding: Finding::NoGoodEnd { stuck_at: Some(effect), why }, trace }
+    let (way, reason) = match (found.due.get(&effect), found.turned.get(&effect)) {
+        (Some(way), _) => (way.as_slice(), reason(subject, found, effect)),
+        (None, Some((way, why))) => {
+            let action = subject.step(effect).map_or("", |s| s.action.name);
+            let why = why.strip_prefix(action).and_then(|w| w.strip_prefix(": ")).unwrap_or(why);
+            (way.as_slice(), why.to_owned())
+        }
+        (None, None) => (&[][..], "nothing ever lets it begin".to_owned()),
+    };
+    let name = subject.name(effect);
+    let mut trace = Trace::of(subject, way, None);
+    trace.add(Who::Engine, format!("cannot begin {name}: {reason}"));
+    let finding =
+        Finding::NoGoodEnd { stuck_at: Some(effect), why: format!("{name} is never done: {reason}") };
+    Refusal { finding, trace, situations: found.situations, at: Some(name) }
 }
 
 fn reason(subject: &Subject<'_>, found: &Found, effect: Effect) -> String {

@@ -98,7 +98,8 @@ impl Situation {
             out.extend([0xee, end as u8]);
             return out;
         }
-        let phase = if subject.merge { self.judge.phase() } else { Phase::Asking };
+        let phase = self.judge.phase();
+        let phase = if subject.merge { phase } else { phase.min(Phase::Going) };
         out.extend([phase as u8, self.took.map_or(2, u8::from), status_code(s.status)]);
         self.judge.key(&s.plan, phase, &mut out);
         for (effect, state) in &s.effects {

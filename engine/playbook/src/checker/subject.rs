@@ -141,8 +141,8 @@ impl<'a> Subject<'a> {
             Effect::Lock => "the lock".to_owned(),
             Effect::Hold => "the reason that says why the node is held".to_owned(),
             Effect::Unlock => "the lock".to_owned(),
-            Effect::Step(i) => format!("step {}, {action}", i + 1),
-            Effect::Undo(i) => format!("rollback step {}, {action}", i + 1),
+            Effect::Step(i) => format!("step {} ({action})", i + 1),
+            Effect::Undo(i) => format!("rollback step {} ({action})", i + 1),
         }
     }
 }
