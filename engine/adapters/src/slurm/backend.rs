@@ -8,7 +8,8 @@ use super::write::{self, Kind};
 use crate::process;
 use async_trait::async_trait;
 use engine_core::known::{Cause, Known, Unknown};
-use engine_core::model::{BaseState, Job, Node, NodeFlag, NodeName, Partition, Reservation};
+use engine_core::model::{BaseState, Job, Node, NodeFlag, NodeName, Partition, PendingJob, Reservation};
+use engine_core::policy::Topology;
 use engine_runtime::ports::{Controller, LockReservation, Observed, Read, Refusal, Scheduler, Write};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -84,6 +85,14 @@ impl SlurmBackend {
 
     async fn probe(&self) -> Result<Access, Unknown> {
         probe::probe(&self.config, &self.cli, self.rest.as_ref()).await
+    }
+
+    /// Reads the network topology that slurmctld goes by; `Known(None)` where the cluster has none.
+    pub async fn topology(&self) -> Known<Option<Topology>> {
+        match self.cli.topology().await {
+            Ok(t) => Known::Known(t),
+            Err(u) => Known::Unknown(u),
+        }
     }
 
     fn rest(&self) -> Result<&Rest, Unknown> {
@@ -215,6 +224,12 @@ impl Scheduler for SlurmBackend {
     async fn jobs(&self) -> Read<Vec<Job>> {
         let access = self.access().await?;
         observed(Timestamp::now(), self.read_jobs(&access, None).await)
+    }
+
+    async fn pending(&self) -> Read<Vec<PendingJob>> {
+        let access = self.access().await?;
+        access.complete("jobs")?;
+        observed(Timestamp::now(), self.cli.pending().await)
     }
 
     async fn reservations(&self) -> Read<Vec<Reservation>> {

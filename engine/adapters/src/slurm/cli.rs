@@ -5,11 +5,12 @@
 
 use super::answer::{MAX_INPUT, ParseError, shorten};
 use super::config::{Clients, SlurmConfig};
-use super::text::{SQUEUE_ARGS, TextContext};
-use super::{json, text};
+use super::text::{PENDING_ARGS, SQUEUE_ARGS, TextContext};
+use super::{json, text, topology};
 use crate::process::{self, Finished, Program, RunError};
 use engine_core::known::{Cause, Unknown};
-use engine_core::model::{Job, Node, NodeName, Partition, Reservation};
+use engine_core::model::{Job, Node, NodeName, Partition, PendingJob, Reservation};
+use engine_core::policy::Topology;
 use std::path::Path;
 use std::time::Duration;
 
@@ -108,6 +109,26 @@ impl Cli {
             p = p.arg("-w").arg(n.as_str());
         }
         self.parsed(p, |t| text::parse_squeue(t, &TextContext::utc())).await
+    }
+
+    /// Reads pending jobs with what they asked for; only squeue's text has it in every release.
+    pub(crate) async fn pending(&self) -> Result<Vec<PendingJob>, Unknown> {
+        let p = self.program(&self.clients.squeue).args(PENDING_ARGS);
+        self.parsed(p, |t| text::parse_pending(t, &TextContext::utc())).await
+    }
+
+    /// Reads the topology; `None` where slurmctld says that there is none, which it does on stderr with exit code 0.
+    pub(crate) async fn topology(&self) -> Result<Option<Topology>, Unknown> {
+        let p = self.scontrol(["show", "topology"]);
+        let shown = p.display();
+        let done = process::run(&p).await.map_err(|e| not_run(&shown, &e))?;
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        if done.exit.success() && topology::is_none(&out, &err) {
+            return Ok(None);
+        }
+        let out = believable(&shown, done)?;
+        let parsed = topology::parse_topology(&out);
+        parsed.map(Some).map_err(|e| Unknown::new(e.cause(), shorten(&format!("{shown}: {e}"), 600)))
     }
 
     pub(crate) async fn text_reservations(&self) -> Result<Vec<Reservation>, Unknown> {

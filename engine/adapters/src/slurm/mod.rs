@@ -17,6 +17,7 @@ mod rest;
 pub mod sample;
 pub mod tables;
 pub mod text;
+pub mod topology;
 mod write;
 
 pub use answer::{Answer, ParseError, Ping, Release, Source};

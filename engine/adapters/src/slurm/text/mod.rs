@@ -11,6 +11,7 @@ mod fields;
 mod jobs;
 mod nodes;
 mod others;
+mod pending;
 mod squeue;
 mod tail;
 
@@ -18,6 +19,7 @@ pub use jobs::parse_jobs;
 pub(crate) use nodes::no_name_twice;
 pub use nodes::parse_nodes;
 pub use others::{parse_partitions, parse_ping, parse_reservations, parse_version};
+pub use pending::{PENDING_ARGS, PENDING_FORMAT, PENDING_HEADER, parse_pending};
 pub use squeue::{SQUEUE_ARGS, SQUEUE_FORMAT, SQUEUE_HEADER, parse_squeue};
 
 use super::answer::{MAX_INPUT, ParseError, shorten};
