@@ -287,11 +287,13 @@ fn gpu_minutes(
         }
     };
     let working = gpus.saturating_mul(minutes(work));
+    // Limits say how long the work may take, not how long it will.
+    let surely = if matches!(input.work, WorkTime::Measured { .. }) { working } else { 0 };
     let wait = free_at.clone().map(|t| minutes(t.duration_since(input.now)));
     // A GPU that no job has stands still from the drain on.
     let idle = input.node.gpus_allocated.clone().map(|a| gpus.saturating_sub(u64::from(a)));
     let saved = wait.clone().and_then(|w| idle.map(|i| i.saturating_mul(w)));
-    let least = working.saturating_add(saved.known().copied().unwrap_or(0));
+    let least = surely.saturating_add(saved.known().copied().unwrap_or(0));
     let most = wait.map(|w| gpus.saturating_mul(w).saturating_add(working));
     (Known::Known(least), most, saved)
 }

@@ -98,6 +98,11 @@ fn an_idle_node_costs_the_work_and_nothing_else() {
     assert_eq!((c.work_minutes, c.work_measured_on), (30, 12));
     let limits = Scene { work: WorkTime::Limits(SignedDuration::from_secs(61)), ..Scene::new() }.cost();
     assert_eq!((limits.work_minutes, limits.work_measured_on), (2, 0), "minutes are rounded up");
+    assert_eq!(
+        (limits.gpu_minutes_least, limits.gpu_minutes_most),
+        (Known::Known(0), Known::Known(16)),
+        "a limit says nothing about the least"
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The gate: whether a run may take its node now, and whether it may go on changing things. Policy, budgets, breakers
 //! and pauses stand behind it.
 
+use crate::gather::Situation;
 use async_trait::async_trait;
 use engine_core::action::ServiceEffect;
 use engine_core::plan::Plan;
-use engine_core::policy::Verdict;
+use engine_core::policy::{Cost, Verdict};
 use engine_core::run::{Effect, RunState};
 use jiff::Timestamp;
 use std::fmt::Debug;
@@ -39,6 +40,11 @@ pub struct Judgement {
 pub trait Gate: Send + Sync + Debug {
     /// Judges a plan that was just made; `None` where there is no policy. Takes nothing.
     async fn judge(&self, _plan: &Plan) -> Option<Judgement> {
+        None
+    }
+
+    /// Reckons what a run of this plan costs the queue, on the look it was made on; `None` where nobody reckons.
+    async fn cost(&self, _plan: &Plan, _look: &Situation) -> Option<Cost> {
         None
     }
 

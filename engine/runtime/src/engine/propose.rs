@@ -123,7 +123,9 @@ impl Engine {
             &*self.render,
         )?;
         let mut objections = objections(&plan);
-        if let Some(judged) = self.gate.judge(&plan).await {
+        let (judged, cost) = tokio::join!(self.gate.judge(&plan), self.gate.cost(&plan, &situation));
+        plan.cost = cost;
+        if let Some(judged) = judged {
             if judged.verdict.outcome == Outcome::Deny {
                 let says = judged.verdict.obstacles().map(|f| f.says.as_str());
                 objections.push(format!("the policy says no: {}", says.collect::<Vec<_>>().join("; ")));

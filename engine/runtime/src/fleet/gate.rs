@@ -3,10 +3,12 @@
 
 use super::Intake;
 use super::Playbooks;
+use super::cost::reckon;
 use super::history::{History, gpu_of};
 use super::log::FleetLog;
 use super::view::FleetView;
 use crate::engine::{Gate, Judgement, Pass};
+use crate::gather::Situation;
 use crate::journal::{Admit, HeldLease, Journal, Lease, LockKey};
 use crate::ports::Clock;
 use async_trait::async_trait;
@@ -15,7 +17,9 @@ use engine_core::incident::Affected;
 use engine_core::model::{NodeName, RunId};
 use engine_core::ownership::reservation_name;
 use engine_core::plan::Plan;
-use engine_core::policy::{Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge};
+use engine_core::policy::{
+    Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge,
+};
 use engine_core::run::{Effect, RunState, Status};
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
@@ -174,6 +178,11 @@ impl Gate for PolicyGate {
             approvers = approvers.max(1);
         }
         Some(Judgement { verdict, approvers })
+    }
+
+    async fn cost(&self, plan: &Plan, look: &Situation) -> Option<Cost> {
+        let (fleet, pending) = tokio::join!(self.view.recent(RECENT), self.view.pending());
+        reckon(&self.policy, &fleet, pending, plan, look, self.clock.now())
     }
 
     async fn admit(&self, state: &RunState) -> Pass {

@@ -3,6 +3,7 @@
 //! The journal's `fleet` stream is the only memory; [`FleetLog`] is its fold in this process.
 
 mod by_fault;
+mod cost;
 mod dispatcher;
 mod gate;
 mod history;

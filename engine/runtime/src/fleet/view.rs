@@ -1,8 +1,9 @@
 //! The fleet as the scheduler tells it, kept for a moment.
 
-use crate::ports::{Clock, Scheduler};
+use crate::ports::{Clock, Read, Scheduler};
 use engine_core::incident::{Place, Shape};
 use engine_core::known::{Known, Unknown};
+use engine_core::model::PendingJob;
 use engine_core::policy::{Fleet, GroupKind, Layout, Seen, UNKNOWN_RACK};
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
@@ -36,6 +37,11 @@ impl FleetView {
         let fleet = Fleet::of(&seen, &self.layout, at);
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet.clone());
         fleet
+    }
+
+    /// Reads what pending jobs asked for.
+    pub async fn pending(&self) -> Read<Vec<PendingJob>> {
+        self.scheduler.pending().await
     }
 
     /// Returns the last look, if it is not older than `limit`; else reads.
