@@ -71,7 +71,7 @@ pub(crate) enum Verb {
     Pause(commands::breaker::PauseArgs),
     /// Show what stands still, and let it go on.
     Breaker(commands::breaker::BreakerArgs),
-    /// Check or look into the journal.
+    /// Check the journal, or back it up.
     Journal(commands::journal::JournalArgs),
     /// Check what this site offers, and say which way Slurm is read.
     Doctor(commands::doctor::DoctorArgs),
@@ -93,6 +93,8 @@ pub(crate) enum Verb {
     Actions(commands::actions::ActionsArgs),
     /// List the facts a condition may use.
     Facts(commands::facts::FactsArgs),
+    /// Simulate clusters by the month, and check every rule at every event.
+    Simulate(commands::simulate::SimulateArgs),
     /// Measure this machine and print the figures.
     Bench(commands::bench::BenchArgs),
 }

@@ -96,7 +96,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
 }
 
 /// CPU time of this process in milliseconds: user and system.
-fn cpu_ms() -> f64 {
+pub(crate) fn cpu_ms() -> f64 {
     use nix::sys::resource::{UsageWho, getrusage};
     getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |u| {
         let ms = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 * 1e3 + t.tv_usec() as f64 / 1e3;

@@ -24,6 +24,7 @@ pub(crate) mod runs;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod show;
+pub(crate) mod simulate;
 pub(crate) mod why;
 
 use crate::args::{Args, Verb};
@@ -49,6 +50,7 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
     let global = Global { config: args.config, journal: args.journal, cluster: args.cluster };
     match args.verb {
         Verb::Demo(a) => demo::run(&a, printer),
+        Verb::Simulate(a) => simulate::run(&a, printer),
         Verb::Plan(a) => wait(plan::run(&a, &global, printer)),
         Verb::Run(a) => wait(run::run(&a, &global, printer)),
         Verb::Runs(a) => wait(runs::run(&a, &global, printer)),

@@ -25,7 +25,7 @@ fn no_rule_is_broken_in_a_month_of_faults_and_people() {
     let (seed, runs) = first_seed();
     let report = run(&small(seed), runs, 2);
     let shown = serde_json::to_string_pretty(&report).unwrap();
-    println!("{} runs, {:.0} per second and core", report.runs, report.runs_per_core_second());
+    println!("{} runs, {:.0} per second and thread", report.runs, report.runs_per_thread_second());
     assert!(report.is_clean(), "{shown}");
     for end in ["succeeded", "held", "rejected", "handed_over", "cancelled"] {
         assert!(report.ends.get(end).is_some_and(|n| *n >= 3), "too tame, few ended {end}: {shown}");

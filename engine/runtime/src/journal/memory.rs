@@ -84,8 +84,9 @@ impl MemoryJournal {
         Self::default()
     }
 
-    /// Makes an empty journal for long simulations: every event is folded as ever, but nothing is encoded and chained, and
-    /// of the runs that are over only the last 128 are kept.
+    /// Makes an empty journal for long simulations: every event is folded as ever, but nothing is encoded and chained. Of
+    /// the runs that are over only the last 128 are kept, and events are given back without the facts and data they carry:
+    /// the fold has those it needs.
     pub fn passing() -> Self {
         let store = Store { passing: Some(VecDeque::new()), ..Store::default() };
         Self { store: Arc::new(Mutex::new(store)), process: Arc::default() }
@@ -153,10 +154,50 @@ fn died() -> JournalError {
     store("used", "this engine process was killed")
 }
 
+/// Copies an event without what it carries for people and for probes: the fold has taken what it needs.
+fn without_load(event: &mut Event) -> Event {
+    let take = std::mem::take::<serde_json::Value>;
+    match &mut event.kind {
+        EventKind::Intent { guard, context, .. } => {
+            let load = (std::mem::take(&mut guard.facts), std::mem::take(&mut guard.conditions), take(context));
+            let slim = event.clone();
+            if let EventKind::Intent { guard, context, .. } = &mut event.kind {
+                (guard.facts, guard.conditions, *context) = load;
+            }
+            slim
+        }
+        EventKind::Refused { guard, .. } => {
+            let load = (std::mem::take(&mut guard.facts), std::mem::take(&mut guard.conditions));
+            let slim = event.clone();
+            if let EventKind::Refused { guard, .. } = &mut event.kind {
+                (guard.facts, guard.conditions) = load;
+            }
+            slim
+        }
+        EventKind::Finished { outcome, .. } => {
+            let load = take(&mut outcome.data);
+            let slim = event.clone();
+            if let EventKind::Finished { outcome, .. } = &mut event.kind {
+                outcome.data = load;
+            }
+            slim
+        }
+        EventKind::Resolved { data, .. } => {
+            let load = take(data);
+            let slim = event.clone();
+            if let EventKind::Resolved { data, .. } = &mut event.kind {
+                *data = load;
+            }
+            slim
+        }
+        _ => event.clone(),
+    }
+}
+
 /// Folds what is kept of a run once more, and compares.
 fn fold_again(run: &RunId, kept: &Kept) -> Result<(), ChainBreak> {
     match fold(&kept.events) {
-        Ok(state) if state == kept.state => Ok(()),
+        Ok(state) if (state.seq, state.status) == (kept.state.seq, kept.state.status) => Ok(()),
         Ok(_) => Err(ChainBreak::of_run(run.as_str(), "its events do not fold to its state")),
         Err(e) => Err(ChainBreak::of_run(run.as_str(), e.to_string())),
     }
@@ -236,20 +277,22 @@ impl Store {
             events.push(Event { run: run.clone(), seq, at, kind });
         }
         let is_over = if let Some(kept) = self.runs.get_mut(run) {
+            let before = (events.len() > 1).then(|| kept.state.clone());
             for event in &events {
                 if let Err(e) = kept.state.apply(event) {
-                    // What was folded before it is taken back.
-                    kept.state = fold(&kept.events)?;
+                    // Several events at once are all or nothing.
+                    kept.state = before.unwrap_or_else(|| kept.state.clone());
                     return Err(e.into());
                 }
             }
-            kept.events.extend(events.iter().cloned());
+            kept.events.extend(events.iter_mut().map(without_load));
             kept.state.status.is_terminal()
         } else {
             let state = fold(&events)?;
             let is_over = state.status.is_terminal();
             self.token += 1;
-            let kept = Kept { state, events: events.clone(), places: Vec::new(), age: self.token };
+            let kept = events.iter_mut().map(without_load).collect();
+            let kept = Kept { state, events: kept, places: Vec::new(), age: self.token };
             self.runs.insert(run.clone(), kept);
             is_over
         };
@@ -389,10 +432,12 @@ impl Journal for MemoryJournal {
         limit: usize,
     ) -> Result<Vec<RunSummary>, JournalError> {
         let store = self.alive()?;
-        let lines = store.by_age().into_iter().rev().map(|(_, k)| Summary::of(&k.state));
-        let wanted = lines
-            .filter(|s| node.is_none_or(|n| s.line.node == *n) && !(open_only && s.phase == Phase::Over));
-        Ok(wanted.take(limit).map(|s| s.line).collect())
+        let of_node = |k: &Kept| node.is_none_or(|n| k.state.plan.target.node == *n);
+        let is_over = |k: &Kept| Phase::of(k.state.status) == Phase::Over;
+        let mut wanted: Vec<&Kept> =
+            store.runs.values().filter(|k| of_node(k) && !(open_only && is_over(k))).collect();
+        wanted.sort_by_key(|k| std::cmp::Reverse(k.age));
+        Ok(wanted.into_iter().take(limit).map(|k| Summary::of(&k.state).line).collect())
     }
 
     async fn append_records(

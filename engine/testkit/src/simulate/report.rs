@@ -48,7 +48,7 @@ pub struct Report {
     pub violations: BTreeMap<u8, u64>,
     /// The first violations, with their seeds.
     pub found: Vec<Found>,
-    /// CPU-bound wall time of the simulations, added up over the threads, in seconds.
+    /// Wall time of the simulations, added up over the threads, in seconds.
     pub thread_seconds: f64,
 }
 
@@ -86,8 +86,8 @@ impl Report {
         self.violations.is_empty()
     }
 
-    /// Runs for each second of a core.
-    pub fn runs_per_core_second(&self) -> f64 {
+    /// Runs for each second of a thread.
+    pub fn runs_per_thread_second(&self) -> f64 {
         if self.thread_seconds > 0.0 { self.runs as f64 / self.thread_seconds } else { 0.0 }
     }
 }
