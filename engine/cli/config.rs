@@ -3,6 +3,7 @@
 use crate::exit::CliError;
 use engine_adapters::node::NodeToolsConfig;
 use engine_adapters::slurm::SlurmConfig;
+use engine_core::policy::Approvals;
 use engine_core::value::parse_duration;
 use engine_runtime::engine::EngineConfig;
 use jiff::SignedDuration;
@@ -108,8 +109,13 @@ pub(crate) struct Times {
 
 impl Times {
     /// Lowers the times into the engine's options; every wrong one is named at once.
-    pub(crate) fn lower(&self, engine: String) -> Result<EngineConfig, CliError> {
-        let mut config = EngineConfig { engine, ..EngineConfig::default() };
+    pub(crate) fn lower(&self, engine: String, approvals: &Approvals) -> Result<EngineConfig, CliError> {
+        let mut config = EngineConfig {
+            engine,
+            approval_wait: approvals.request_expires.duration(),
+            approval_ttl: approvals.approval_expires.duration(),
+            ..EngineConfig::default()
+        };
         let mut wrong = Vec::new();
         let mut set =
             |key: &str, text: &Option<String>, at_least: SignedDuration, to: &mut SignedDuration| {
@@ -172,7 +178,7 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
         ))
         .with_hint("docs/guide/configuration.md lists every key")
     })?;
-    config.engine.lower(String::new())?;
+    config.engine.lower(String::new(), &Approvals::default())?;
     let problems = config.node.tools.problems();
     if !problems.is_empty() {
         let list: Vec<String> = problems.iter().map(|p| format!("node.tools.{p}")).collect();

@@ -78,7 +78,8 @@ impl Fleet {
             engine,
             Arc::clone(&self.intake),
             Arc::clone(&self.log),
-            Arc::new(ByFault::newest(library.playbooks())),
+            // What an engine chooses by itself was played in every situation first.
+            Arc::new(ByFault::newest(library.proven().playbooks())),
             Arc::new(SystemSpawn),
             config,
         )

@@ -13,6 +13,7 @@ mod printer;
 mod simulated;
 mod site;
 mod timeline;
+mod verdict;
 
 use clap::Parser as _;
 use std::process::ExitCode;

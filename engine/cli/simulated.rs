@@ -5,6 +5,7 @@ use crate::exit::CliError;
 use crate::printer::Printer;
 use crate::site::{self, Site, announce_simulation};
 use engine_core::model::NodeName;
+use engine_core::policy::Policy;
 use engine_playbook::Library;
 use engine_runtime::engine::{EngineConfig, Ports, TimeIds};
 use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
@@ -32,6 +33,7 @@ pub(crate) fn open(
     printer: &mut Printer,
     library: Library,
     config: EngineConfig,
+    policy: Arc<Policy>,
     node: Option<&NodeName>,
 ) -> Result<Site, CliError> {
     announce_simulation(printer);
@@ -57,7 +59,7 @@ pub(crate) fn open(
         journal,
     };
     std::thread::spawn(move || let_time_pass(&world, &clock));
-    Ok(site::simulated(ports, config, library))
+    Ok(site::simulated(ports, config, policy, library))
 }
 
 /// Moves virtual time for as long as the process lives.
@@ -89,7 +91,7 @@ pub(crate) fn instant(journal: Arc<dyn Journal>) -> Result<(SimWorld, Site), Cli
         ids: Arc::new(TimeIds),
         journal,
     };
-    Ok((world, site::simulated(ports, EngineConfig::default(), Library::embedded())))
+    Ok((world, site::simulated(ports, EngineConfig::default(), Arc::default(), Library::embedded())))
 }
 
 /// Carries one run out from request to end, in virtual time; returns its wall time and the number of its effects.

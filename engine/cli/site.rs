@@ -67,9 +67,9 @@ impl Site {
         Ok((self, fleet))
     }
 
-    /// Finds a playbook by `id` or `id@version`.
+    /// Finds a playbook by `id` or `id@version`; one of the site is played in every situation first.
     pub(crate) fn playbook(&self, name: &str) -> Result<&Playbook, CliError> {
-        self.library.find(name).map_err(|e| CliError::usage(crate::printer::tame(&e.to_string())))
+        self.library.find_for_run(name).map_err(|e| CliError::usage(crate::printer::tame(&e.to_string())))
     }
 
     /// Returns the playbooks.
@@ -96,12 +96,14 @@ pub(crate) async fn open(
             Err(_) => None,
         },
     };
-    let engine_config = config.engine.lower(identity::engine_name())?;
+    let (policy, _) = crate::commands::policy::in_force(&config)?;
+    let policy = Arc::new(policy);
+    let engine_config = config.engine.lower(identity::engine_name(), &policy.approvals)?;
     let Some(slurm) = slurm else {
         if let Some(path) = global.journal.as_ref().filter(|p| access == Access::Look && !p.exists()) {
             return Err(no_journal(path));
         }
-        return crate::simulated::open(global, printer, library, engine_config, node);
+        return crate::simulated::open(global, printer, library, engine_config, policy, node);
     };
     let (journal, journal_path) = journal(global, &config, access)?;
     let telemetry: Option<Arc<dyn GpuTelemetry>> = match &config.exporter.url {
@@ -132,7 +134,7 @@ pub(crate) async fn open(
         journal_path,
         local: Some(local),
         config_path,
-        policy: Arc::default(),
+        policy,
         library,
     })
 }
@@ -141,6 +143,7 @@ pub(crate) async fn open(
 pub(crate) fn simulated(
     ports: Ports,
     config: engine_runtime::engine::EngineConfig,
+    policy: Arc<Policy>,
     library: Library,
 ) -> Site {
     let engine = Engine::new(ports, config, Arc::new(Renderer::new()));
@@ -150,7 +153,7 @@ pub(crate) fn simulated(
         journal_path: None,
         local: None,
         config_path: None,
-        policy: Arc::default(),
+        policy,
         library,
     }
 }

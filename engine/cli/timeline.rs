@@ -24,10 +24,21 @@ pub(crate) fn line(event: &Event, state: &RunState) -> String {
     if tail.is_empty() { head } else { format!("{head}  {}", tame(&tail)) }
 }
 
+fn people_words(people: u8) -> String {
+    if people == 1 { "1 person".to_owned() } else { format!("{people} different people") }
+}
+
 /// Writes an event with its time, wrapped to 80 columns.
 pub(crate) fn dated(event: &Event, state: &RunState) -> String {
     let time = event.at.strftime("%H:%M:%S").to_string();
     format!("{time}  {}", wrapped(&line(event, state), 10))
+}
+
+/// Writes an event with its time and its node, wrapped to 80 columns.
+pub(crate) fn of_node(event: &Event, state: &RunState) -> String {
+    let time = event.at.strftime("%H:%M:%S").to_string();
+    let text = format!("{}  {}", state.plan.target.node, line(event, state));
+    format!("{time}  {}", wrapped(&text, 10))
 }
 
 fn parts(kind: &EventKind, state: &RunState) -> (Tone, String, String) {
@@ -38,7 +49,7 @@ fn parts(kind: &EventKind, state: &RunState) -> (Tone, String, String) {
             format!("{} on {} by {}, plan {}", plan.playbook, target(state), plan.initiator, digest.short()),
         ),
         EventKind::ApprovalRequested { people, expires_at } => {
-            (Tone::Warn, "approval needed".into(), format!("{people} person(s), until {}", time(*expires_at)))
+            (Tone::Warn, "approval needed".into(), format!("{}, until {}", people_words(*people), time(*expires_at)))
         }
         EventKind::Approved { by, digest, expires_at, .. } => (
             Tone::Good,

@@ -45,7 +45,17 @@ impl Lab {
         Self::try_up(nodes).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// Starts a lab of many nodes behind one slurmd, for tests of size: they can be drained and resumed, and only the
+    /// first can run jobs.
+    pub(crate) fn emulated(nodes: usize) -> Self {
+        Self::start(nodes, &["--emulate"]).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     fn try_up(nodes: usize) -> Result<Self, String> {
+        Self::start(nodes, &[])
+    }
+
+    fn start(nodes: usize, how: &[&str]) -> Result<Self, String> {
         let script = root().join("tests/lab/slurm-lab");
         let missing = run(Command::new(&script).arg("missing"), LIMIT);
         if missing.code != 0 {
@@ -60,9 +70,10 @@ impl Lab {
         let mut log = tempfile::tempfile().unwrap();
         let mut hold = Command::new(&script)
             .arg("hold")
+            .args(how)
             .arg(nodes.to_string())
             .env("SLURM_LAB_DIR", &dir)
-            .env("SLURM_LAB_MESSAGE_TIMEOUT", MESSAGE_TIMEOUT)
+            .env("SLURM_LAB_MESSAGE_TIMEOUT", if how.is_empty() { MESSAGE_TIMEOUT } else { "60" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.try_clone().unwrap())

@@ -19,6 +19,13 @@ pub(crate) const MAIN: &str = "dcgm-ecc-drain-reset";
 /// The same with another id, of a site, whose waits are as short as a test wants them.
 pub(crate) const IMPATIENT: &str = "site-ecc-drain-reset";
 
+/// The lab is small and its tests drain nodes side by side: budgets that let them.
+const ROOM: &str = "\
+budgets: { fleet: 100%, partition: 100%, rack: 100%, fabric: 100% }
+concurrent_runs: 100
+rates: { reversible: 1000 per 1h, disruptive: 1000 per 1h }
+";
+
 /// A node of the lab, its GPUs, wrappers before the Slurm clients, and a configuration that binds them together.
 pub(crate) struct Bench {
     /// The lab, with this node lent from it.
@@ -51,6 +58,7 @@ impl Bench {
         let slurm = Fake::slurm(&lab.conf(), &lab.bin());
         let bench = Self { lab, gpu, slurm, dir: scratch("bench") };
         std::fs::write(bench.config(), bench.settings()).unwrap();
+        std::fs::write(bench.file("policy.yaml"), ROOM).unwrap();
         bench.write_impatient_playbook();
         bench
     }
@@ -85,6 +93,8 @@ impl Bench {
 path = {journal:?}
 [playbooks]
 dir = {playbooks:?}
+[policy]
+path = {policy:?}
 [engine]
 read_patience = "4s"
 poll = "200ms"
@@ -116,6 +126,7 @@ cgroup_root = {cgroup}
 "#,
             journal = self.journal().display().to_string(),
             playbooks = self.file("playbooks").display().to_string(),
+            policy = self.file("policy.yaml").display().to_string(),
             scontrol = tool(&self.slurm, "scontrol"),
             squeue = tool(&self.slurm, "squeue"),
             sinfo = tool(&self.slurm, "sinfo"),

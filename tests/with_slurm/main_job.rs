@@ -90,16 +90,32 @@ fn one_changed_byte_in_the_journal_is_found_and_named() {
     assert!(whole.contains("whole") && whole.contains("1 run"), "{whole}");
 
     let at = story.events().iter().position(|e| e["kind"]["event"] == "approved").unwrap() + 1;
-    let mut bytes = std::fs::read(b.journal()).unwrap();
-    let places: Vec<usize> = (0..bytes.len() - 5).filter(|i| &bytes[*i..*i + 5] == b"alice").collect();
+    let bytes = std::fs::read(b.journal()).unwrap();
+    let name = br#""name":"alice""#;
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|i| &bytes[*i..*i + name.len()] == name).collect();
     assert!(!places.is_empty(), "the approval is not in the journal file");
-    bytes[places[0]] ^= 1;
-    std::fs::write(b.journal(), bytes).unwrap();
-    let done = b.call(&["journal", "verify"]);
-    assert_eq!(done.code, 3, "{done}");
-    for word in ["broken", &format!("event {at} "), &story.run(), "approved"] {
-        assert!(done.out.contains(word), "no {word:?}: {done}");
+    // A page may also keep remains of a row that was moved, which nobody reads: each place is tried by itself.
+    let found = places.iter().filter(|place| {
+        let mut changed = bytes.clone();
+        changed[**place + name.len() - 2] ^= 1;
+        std::fs::write(b.journal(), changed).unwrap();
+        let done = b.call(&["journal", "verify"]);
+        if done.code == 0 {
+            return false;
+        }
+        assert_eq!(done.code, 3, "{done}");
+        for word in ["broken", &format!("event {at} "), &story.run(), "approved"] {
+            assert!(done.out.contains(word), "no {word:?}: {done}");
+        }
+        true
+    });
+    assert_eq!(found.count(), 1, "the one place of the event in {}", places.len());
+    let mut bytes = bytes;
+    for place in places {
+        bytes[place + name.len() - 2] ^= 1;
     }
+    std::fs::write(b.journal(), bytes).unwrap();
     // and nothing is carried out on it
     b.gpu.set(&["fault", "ecc-dbe", "3"]);
     let before = b.writes().len();

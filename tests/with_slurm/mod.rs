@@ -2,6 +2,7 @@
 
 mod contract;
 mod crash;
+mod fleet;
 mod hostile_input;
 mod main_job;
 mod people;

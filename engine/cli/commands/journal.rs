@@ -45,9 +45,11 @@ pub(crate) async fn run(
 }
 
 fn counts(report: &ChainReport) -> String {
-    let mut text = format!("{} events in {} runs", report.events, report.runs);
+    let count = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let mut text = format!("{} in {}", count(report.events, "event"), count(report.runs, "run"));
     if report.records > 0 {
-        text.push_str(&format!(", {} records in {} streams", report.records, report.streams));
+        let records = count(report.records, "record");
+        text.push_str(&format!(", {records} in {}", count(report.streams, "stream")));
     }
     text
 }

@@ -1,8 +1,9 @@
-//! `lint`: every mistake of a playbook at once, with place, code and advice.
+//! `lint`: every mistake of a playbook at once, with place, code and advice; and what the checker finds in its runs.
 
 use crate::exit::{CliError, Exit};
-use crate::printer::{Format, Printer, Tone, paint};
+use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
 use engine_core::diag::Severity;
+use engine_playbook::checker::{self, Refusal, Report, Rule};
 use engine_playbook::library::{Library, Origin, read_limited};
 use engine_playbook::{Loaded, Style, diagnostics_json, fix, render_diagnostics};
 use std::io::IsTerminal as _;
@@ -20,6 +21,54 @@ pub(crate) struct LintArgs {
     /// Say it in sentences, for screen readers and logs.
     #[arg(long)]
     narrated: bool,
+    /// Tell how much the checker played: events, crashes, the longest way, the ends that can be met.
+    #[arg(long)]
+    details: bool,
+}
+
+/// One document with all that was found about it.
+struct Document {
+    name: String,
+    loaded: Loaded,
+    /// What the checker came to; it only plays playbooks that are clean otherwise.
+    checked: Option<Result<Report, Box<Refusal>>>,
+}
+
+impl Document {
+    /// Plays every situation of a playbook that loaded, and adds what is found.
+    fn check(name: String, mut loaded: Loaded) -> Self {
+        let clean = loaded.playbook.take().filter(|_| !loaded.failed());
+        let checked = clean.map(|playbook| {
+            let checked = checker::lint(&playbook, &loaded.source);
+            loaded.diagnostics.extend(checked.diagnostics);
+            if checked.outcome.is_ok() {
+                loaded.playbook = Some(playbook);
+            }
+            checked.outcome
+        });
+        Self { name, loaded, checked }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let found = diagnostics_json(&self.loaded.diagnostics, &self.loaded.source);
+        let checked = match &self.checked {
+            None => serde_json::Value::Null,
+            Some(Ok(r)) => serde_json::json!({
+                "holds": true, "situations": r.situations, "events": r.events, "crashes": r.crashes,
+                "longest": r.longest, "ends": r.ends,
+            }),
+            Some(Err(refusal)) => {
+                let line = |l: &checker::Line| serde_json::json!({ "who": l.who.as_str(), "what": l.what });
+                serde_json::json!({
+                    "holds": false, "situations": refusal.situations, "why": refusal.sentence(),
+                    "rule": refusal.rule().map(Rule::number).filter(|n| *n > 0),
+                    "trace": refusal.trace.lines.iter().map(line).collect::<Vec<_>>(),
+                    "repeats_from": refusal.trace.repeats.map(|n| n + 1),
+                })
+            }
+        };
+        serde_json::json!({ "file": self.name, "diagnostics": found, "checked": checked })
+    }
 }
 
 /// Runs `lint`.
@@ -40,13 +89,12 @@ pub(crate) fn run(args: &LintArgs, printer: &mut Printer) -> Result<Exit, CliErr
             documents.push((path.display().to_string(), lint_file(path, args.fix, printer)?));
         }
     }
-    let errors: usize = documents.iter().map(|(_, l)| count(l, Severity::Error)).sum();
-    let warnings: usize = documents.iter().map(|(_, l)| count(l, Severity::Warning)).sum();
+    let documents: Vec<Document> =
+        documents.into_iter().map(|(name, loaded)| Document::check(name, loaded)).collect();
+    let errors: usize = documents.iter().map(|d| count(&d.loaded, Severity::Error)).sum();
+    let warnings: usize = documents.iter().map(|d| count(&d.loaded, Severity::Warning)).sum();
     if printer.format == Format::Json {
-        let files: Vec<_> = documents
-            .iter()
-            .map(|(file, l)| serde_json::json!({ "file": file, "diagnostics": diagnostics_json(&l.diagnostics, &l.source) }))
-            .collect();
+        let files: Vec<_> = documents.iter().map(Document::json).collect();
         printer.json(&serde_json::json!({
             "format": "slurmedic/lint/1", "errors": errors, "warnings": warnings, "files": files
         }))?;
@@ -59,11 +107,8 @@ pub(crate) fn run(args: &LintArgs, printer: &mut Printer) -> Result<Exit, CliErr
             (false, true) => Style::Colour,
             (false, false) => Style::Plain,
         };
-        for (_, loaded) in &documents {
-            let text = render_diagnostics(&loaded.diagnostics, &loaded.source, style);
-            if !text.is_empty() {
-                printer.out(text.trim_end());
-            }
+        for d in &documents {
+            tell(d, style, args.details, printer);
         }
         let tone = if errors > 0 { Tone::Bad } else { Tone::Good };
         let summary = format!(
@@ -78,6 +123,28 @@ pub(crate) fn run(args: &LintArgs, printer: &mut Printer) -> Result<Exit, CliErr
         }
     }
     Ok(if errors > 0 { Exit::Findings } else { Exit::Ok })
+}
+
+fn tell(d: &Document, style: Style, details: bool, printer: &mut Printer) {
+    let text = render_diagnostics(&d.loaded.diagnostics, &d.loaded.source, style);
+    if !text.is_empty() {
+        printer.out(text.trim_end());
+    }
+    match &d.checked {
+        None => {}
+        Some(Ok(report)) => {
+            let line = format!("{}: checked: {report}", tame(&d.name));
+            printer.say(if line.chars().count() <= 80 { line } else { line.replacen(": ", ":\n  ", 1) });
+            if details {
+                printer.say(format!("  {}", wrapped(&report.details(), 2)));
+            }
+        }
+        Some(Err(refusal)) if !refusal.trace.lines.is_empty() => {
+            printer.out(refusal.way().trim_end());
+            printer.out("");
+        }
+        Some(Err(_)) => {}
+    }
 }
 
 fn count(loaded: &Loaded, severity: Severity) -> usize {

@@ -4,6 +4,7 @@ use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
 use crate::site::{Access, Site, open};
+use crate::verdict::{cost_lines, policy_lines};
 use engine_core::condition::Truth;
 use engine_core::model::NodeName;
 use engine_core::plan::{ConditionReport, Plan};
@@ -44,7 +45,7 @@ pub(crate) struct What {
 /// Runs `plan`.
 pub(crate) async fn run(args: &PlanArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     let node = node_name(&args.what.node)?;
-    let site = open(global, printer, Access::Plan, Some(&node)).await?;
+    let (site, _fleet) = open(global, printer, Access::Plan, Some(&node)).await?.gated().await?;
     let proposal = propose(&args.what, node, &site).await?;
     match printer.format {
         Format::Json => printer.json(&serde_json::json!({
@@ -131,6 +132,9 @@ pub(crate) fn show(proposal: &Proposal, printer: &mut Printer) {
     }
     printer.out(format!("Touches     {}", wrapped(&blast(plan), 12)));
     printer.out(format!("Approval    {}", approval(plan)));
+    for line in plan.policy.iter().flat_map(policy_lines).chain(plan.cost.iter().flat_map(cost_lines)) {
+        printer.out(line);
+    }
     printer.out("");
     printer.out(paint(Tone::Strong, "Preconditions"));
     for c in &plan.judged {

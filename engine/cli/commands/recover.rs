@@ -22,6 +22,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, CliError> {
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
+    let (site, _fleet) = site.gated().await?;
     let runs = match &args.run {
         Some(text) => vec![run_id(&site, text).await?],
         None => site.engine.ports.journal.orphans().await?,

@@ -44,6 +44,7 @@ pub(crate) async fn run(args: &RunArgs, global: &Global, printer: &mut Printer) 
     let site = open(global, printer, Access::Change, Some(&node))
         .await?
         .watched(Arc::new(Live::new(printer.format)));
+    let (site, _fleet) = site.gated().await?;
     if let Some(exit) = recover_first(&site, &node, printer).await? {
         return Ok(exit);
     }
@@ -185,17 +186,28 @@ pub(crate) async fn drive_through(engine: &Engine, run: &RunId) -> Result<(), En
 #[derive(Debug)]
 pub(crate) struct Live {
     format: Format,
+    many: bool,
 }
 
 impl Live {
     /// Builds the observer.
     pub(crate) fn new(format: Format) -> Self {
-        Self { format }
+        Self { format, many: false }
+    }
+
+    /// Builds the observer of many runs: each line names its node.
+    pub(crate) fn of_many(format: Format) -> Self {
+        Self { format, many: true }
     }
 }
 
 impl Observer for Live {
     fn on_event(&self, event: &Event, state: &RunState) {
-        Printer::new(self.format).say(timeline::dated(event, state));
+        let mut printer = Printer::new(self.format);
+        if self.many {
+            printer.say(timeline::of_node(event, state));
+        } else {
+            printer.say(timeline::dated(event, state));
+        }
     }
 }

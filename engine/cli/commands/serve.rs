@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &ServeArgs, global: &Global, printer: &mut Printer
     let mut term = signal(SignalKind::terminate()).map_err(|e| CliError::caused("signals", e))?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| CliError::caused("signals", e))?;
     let site =
-        open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
+        open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::of_many(printer.format)));
     let (site, fleet) = site.gated().await?;
     let nodes = fleet.look().await?;
     let config = DispatcherConfig {

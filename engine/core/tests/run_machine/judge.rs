@@ -198,10 +198,7 @@ impl Judge {
                 self.started = true;
                 let yes = self.approvals.values().filter(|until| **until > event.at).count();
                 rule(!self.cancelled || slipped, "nothing is started after a cancel")?;
-                rule(
-                    yes >= usize::from(self.plan.people()),
-                    "(11) nobody's yes is taken for granted",
-                )
+                rule(yes >= usize::from(self.plan.people()), "(11) nobody's yes is taken for granted")
             }
             EventKind::ApprovalVoided { .. } => {
                 self.voided += 1;

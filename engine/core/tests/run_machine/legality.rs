@@ -6,9 +6,7 @@ use engine_core::digest::Digest;
 use engine_core::model::RunId;
 use engine_core::ownership::NodeMark;
 use engine_core::playbook::ApprovalClass;
-use engine_core::run::{
-    Actor, Effect, End, Event, EventKind, OutcomeKind, Resolution, RunState, fold, next,
-};
+use engine_core::run::{Actor, Effect, End, Event, EventKind, OutcomeKind, Resolution, RunState, fold, next};
 use proptest::prelude::*;
 
 fn any_effect() -> impl Strategy<Value = Effect> {

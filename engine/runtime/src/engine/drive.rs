@@ -168,6 +168,9 @@ impl Engine {
             let why = "only a run that awaits approval can be approved".to_owned();
             return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
         }
+        if let Err(why) = self.gate.may_approve(&state.plan, &by) {
+            return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
+        }
         let look = self.look_again(&state, false, false).await;
         if !look.report.passed {
             let why = format!("void at approval: {}", look.report.why);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use engine_core::action::ServiceEffect;
 use engine_core::plan::Plan;
 use engine_core::policy::{Cost, Verdict};
-use engine_core::run::{Effect, RunState};
+use engine_core::run::{Actor, Effect, RunState};
 use jiff::Timestamp;
 use std::fmt::Debug;
 
@@ -38,6 +38,11 @@ pub struct Judgement {
 /// Decides what may begin. It reads; the locks it takes for a run are the journal's.
 #[async_trait]
 pub trait Gate: Send + Sync + Debug {
+    /// Says why somebody may not say yes to a plan; everybody may where there is no policy.
+    fn may_approve(&self, _plan: &Plan, _by: &Actor) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Judges a plan that was just made; `None` where there is no policy. Takes nothing.
     async fn judge(&self, _plan: &Plan) -> Option<Judgement> {
         None

@@ -7,8 +7,8 @@ use super::cost::reckon;
 use super::history::{History, gpu_of};
 use super::log::FleetLog;
 use super::view::FleetView;
-use crate::engine::{Gate, Judgement, Pass};
 use crate::gather::Situation;
+use crate::engine::{Gate, Judgement, Pass};
 use crate::journal::{Admit, HeldLease, Journal, Lease, LockKey};
 use crate::ports::Clock;
 use async_trait::async_trait;
@@ -17,11 +17,9 @@ use engine_core::incident::Affected;
 use engine_core::model::{NodeName, RunId};
 use engine_core::ownership::reservation_name;
 use engine_core::plan::Plan;
-use engine_core::policy::{
-    Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge,
-};
-use engine_core::run::{Effect, RunState, Status};
-use jiff::SignedDuration;
+use engine_core::policy::{Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge};
+use engine_core::run::{Actor, ActorKind, Effect, RunState, Status};
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -119,10 +117,11 @@ impl PolicyGate {
     /// The whole way to the locks. The locks that are held are counted twice, before the look at the cluster and inside
     /// the transaction: a run that ends in between, and leaves its node drained, is in one of the two.
     async fn take(&self, state: &RunState) -> Result<Pass, crate::journal::JournalError> {
-        let before = self.held().await?;
-        let ledger = self.history.ledger(&before).await;
+        let held = self.held().await?;
         let request = request(&state.plan, false);
         for fresh in [false, true] {
+            let now = self.clock.now();
+            let ledger = self.history.ledger(&held, if fresh { now } else { before(now) }, now).await;
             let fleet = if fresh { self.view.fresh().await } else { self.view.recent(RECENT).await };
             let verdict = judge(&self.policy, &request, &fleet, &ledger, self.clock.now());
             match pass_of(&verdict, state) {
@@ -131,7 +130,7 @@ impl PolicyGate {
                 no => return Ok(no),
             }
             let quota = Quota::of(&self.policy, &fleet, &request.node, request.takes_out);
-            let (run, earlier) = (state.run.clone(), before.clone());
+            let (run, earlier) = (state.run.clone(), held.clone());
             let admit: Admit = Arc::new(move |now: &[HeldLease]| {
                 let mut all: BTreeMap<_, Held> =
                     earlier.iter().map(|h| (h.node.clone(), h.clone())).collect();
@@ -165,12 +164,22 @@ impl PolicyGate {
 
 #[async_trait]
 impl Gate for PolicyGate {
+    fn may_approve(&self, plan: &Plan, by: &Actor) -> Result<(), String> {
+        let initiator = &plan.initiator;
+        let own = initiator.kind == ActorKind::Program && initiator.on_behalf_of.as_ref() == Some(&by.name);
+        if own && self.policy.approvals.program_needs_other {
+            return Err(format!("{initiator} speaks for {by}: somebody else has to say yes"));
+        }
+        Ok(())
+    }
+
     async fn judge(&self, plan: &Plan) -> Option<Judgement> {
         let fleet = self.view.recent(RECENT).await;
         let request = request(plan, false);
         // A journal that cannot be read is a gap of the ledger, and waits.
         let held = self.held().await.unwrap_or_default();
-        let ledger = self.history.ledger(&held).await;
+        let now = self.clock.now();
+        let ledger = self.history.ledger(&held, before(now), now).await;
         let verdict = judge(&self.policy, &request, &fleet, &ledger, self.clock.now());
         let canary = in_canary(&self.policy, &fleet, &plan.target.node) && verdict.permits();
         let mut approvers = self.policy.people_needed(plan.approval, request.worst, canary);
@@ -241,6 +250,11 @@ fn overdrawn(policy: &Policy, fleet: &Fleet, node: &NodeName) -> Option<String> 
         let out = level.out.saturating_sub(behind) + usize::from(!locked_here);
         (out > level.limit).then(|| level.to_string())
     })
+}
+
+/// What was read before this is read again.
+fn before(now: Timestamp) -> Timestamp {
+    now.saturating_sub(RECENT).unwrap_or(Timestamp::MIN)
 }
 
 fn wait(why: String) -> Pass {

@@ -23,7 +23,13 @@ const AGAIN: usize = 1_000;
 #[derive(Debug)]
 pub struct History {
     journal: Arc<dyn Journal>,
-    known: Mutex<BTreeMap<RunId, Entry>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    runs: BTreeMap<RunId, Entry>,
+    read_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,17 +45,21 @@ impl History {
         Self { journal, known: Mutex::default() }
     }
 
-    /// Returns everything the policy counts, with the locks that are held now.
-    pub async fn ledger(&self, held: &[Held]) -> Ledger {
+    /// Returns everything the policy counts, with the locks that are held now. The runs on record are read again if they
+    /// were last read before `read_after`.
+    pub async fn ledger(&self, held: &[Held], read_after: Timestamp, now: Timestamp) -> Ledger {
         let mut ledger = Ledger::default();
         for h in held {
             ledger.hold(h.clone());
         }
         let mut known = self.known.lock().await;
-        if let Err(e) = self.refresh(&mut known).await {
-            ledger.gap(Unknown::new(Cause::ReadFailed, format!("the runs on record: {e}")));
+        if known.read_at.is_none_or(|at| at < read_after) {
+            match self.refresh(&mut known.runs).await {
+                Ok(()) => known.read_at = Some(now),
+                Err(e) => ledger.gap(Unknown::new(Cause::ReadFailed, format!("the runs on record: {e}"))),
+            }
         }
-        for entry in known.values() {
+        for entry in known.runs.values() {
             if let Some(past) = &entry.past {
                 ledger.run(past.clone());
             }
