@@ -82,25 +82,26 @@ pub(crate) fn cost_lines(cost: &Cost) -> Vec<String> {
 }
 
 fn gpu_time(cost: &Cost) -> String {
+    let taken = |time: String| format!("{time} taken from the queue");
     let time = match (&cost.gpu_minutes_least, &cost.gpu_minutes_most) {
         (Known::Known(0), Known::Known(0)) => return "nothing to the queue".to_owned(),
-        (Known::Known(a), Known::Known(b)) if a == b => hours(*a),
-        (Known::Known(0), Known::Known(b)) => format!("at most {}", hours(*b)),
+        (Known::Known(a), Known::Known(b)) if a == b => taken(hours(*a)),
+        (Known::Known(0), Known::Known(b)) => taken(format!("at most {}", hours(*b))),
         (Known::Known(a), Known::Known(b)) => {
-            format!("{} to {}", hours(*a).trim_end_matches(" GPU-hours"), hours(*b))
+            taken(format!("{} to {}", hours(*a).trim_end_matches(" GPU-hours"), hours(*b)))
         }
         (Known::Known(a), Known::Unknown(_)) if *a > 0 => {
-            format!("at least {}, the most is not known", hours(*a))
+            taken(format!("at least {}, the most is not known,", hours(*a)))
         }
-        (Known::Known(_), Known::Unknown(u)) => format!("GPU-hours not known: {}", u.detail),
-        (Known::Unknown(u), _) => format!("GPU-hours not known: {u}"),
+        (Known::Known(_), Known::Unknown(u)) => format!("GPU-hours not known ({})", u.detail),
+        (Known::Unknown(u), _) => format!("GPU-hours {u}"),
     };
     let from = match cost.work_measured_on {
         0 => format!("the work takes {} min at most", cost.work_minutes),
         1 => format!("the work took {} min in one run", cost.work_minutes),
         n => format!("the work took {} min in {n} runs", cost.work_minutes),
     };
-    format!("{time} taken from the queue; {from}")
+    format!("{time}; {from}")
 }
 
 fn hours(minutes: u64) -> String {
@@ -228,7 +229,7 @@ Cost        8.0 to 20.1 GPU-hours taken from the queue; the work took 30 min in
             moment: Moment::None { why: "the end of job 100 is not known: it has no time limit".to_owned() },
             ..rich()
         };
-        let text = plain(cost_lines(&dark));
+        let text = plain(cost_lines(&dark)).split_whitespace().collect::<Vec<_>>().join(" ");
         for part in [
             "GPU-hours not known",
             "the end of 100 is not known",
