@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 const NODES: usize = 4;
 const ROUNDS: usize = 3;
-const SEEDS: u64 = 1200;
+const SEEDS: u64 = 40;
 
 fn secs(n: i64) -> SignedDuration {
     SignedDuration::from_secs(n)

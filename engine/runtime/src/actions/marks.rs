@@ -6,7 +6,7 @@ use crate::ports::{LockReservation, RefusalKind, Write};
 use async_trait::async_trait;
 use engine_core::known::{Known, Unknown};
 use engine_core::model::Reservation;
-use engine_core::ownership::{self, reservation_name};
+use engine_core::ownership::{self, NodeMark, reservation_name};
 use engine_core::run::{Effect, Outcome, Resolution};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
@@ -55,6 +55,11 @@ impl Performer for Lock {
             Write::Ambiguous(why) => Outcome::ambiguous(format!("whether the reservation exists is not known: {why}")),
             Write::Refused(r) => match r.kind {
                 RefusalKind::AlreadyExists => match find_lock(ctx, &lock).await {
+                    // A first attempt that is told so has made nothing: the same end is chance, and it is another's.
+                    Found::Ours if ctx.attempt == 1 => Outcome::permanent(format!(
+                        "reservation {} exists already: another engine has the node; it ends by itself at {}",
+                        lock.name, lock.end
+                    )),
                     Found::Ours => Outcome::succeeded(format!("reservation {} until {}", lock.name, lock.end))
                         .with_data(serde_json::json!({ "reservation": lock.name, "end": lock.end })),
                     Found::Theirs(r) => Outcome::permanent(taken(&r)),
@@ -217,11 +222,27 @@ async fn find_lock(ctx: &Ctx<'_>, lock: &LockReservation) -> Found {
         Err(u) => Found::Unreadable(u),
         Ok(list) => match list.value.into_iter().find(|r| r.name == lock.name) {
             None => Found::None,
-            // The end, to the second, is derived from the run: it tells our reservation from another engine's.
-            Some(r) if r.end.is_known_and(|e| e.as_second() == lock.end.as_second()) => Found::Ours,
+            // The end, to the second, is derived from the run: it tells our reservation from another engine's, unless that
+            // one happens to end in the same second. The drain then tells whose the node is.
+            Some(r)
+                if r.end.is_known_and(|e| e.as_second() == lock.end.as_second()) && !others_drain(ctx) =>
+            {
+                Found::Ours
+            }
             Some(r) => Found::Theirs(r),
         },
     }
+}
+
+/// Says whether another run has drained the node since this run last saw it.
+fn others_drain(ctx: &Ctx<'_>) -> bool {
+    let Known::Known(mark) = &ctx.look.mark else { return false };
+    let run_of = |mark: &NodeMark| {
+        let drained = mark.reason.as_ref().filter(|_| mark.is_drained());
+        drained.and_then(|r| ownership::run_of_reason(&r.text))
+    };
+    let seen = ctx.state.last_seen.as_ref().and_then(run_of);
+    run_of(mark).is_some_and(|run| run != ctx.state.run && seen.as_ref() != Some(&run))
 }
 
 async fn find_lock_patiently(ctx: &Ctx<'_>, lock: &LockReservation) -> Found {

@@ -155,14 +155,35 @@ fn engine() {
     });
 }
 
-fn start(site: &Site, name: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "two_processes::engine", "--ignored", "--nocapture"])
-        .env(SITE, site.dir.path())
-        .env(NAME, name)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+/// Another process, which dies with the test that started it.
+struct Process(Child);
+
+impl Process {
+    fn start(test: &str, site: &Site, name: &str, out: Stdio) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--ignored", "--nocapture"])
+            .env(SITE, site.dir.path())
+            .env(NAME, name)
+            .stdout(out)
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    fn gave_up(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Process {
+    /// With SIGKILL: it has no chance to leave anything in order.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(site: &Site, name: &str) -> Process {
+    Process::start("two_processes::engine", site, name, Stdio::null())
 }
 
 /// Reads the one order of all events and makes sure that from the intent of a run's lock to the intent of its unlock no
@@ -203,23 +224,23 @@ async fn two_engines_that_are_killed_never_have_two_runs_on_one_node() {
     std::fs::create_dir(&world.0).unwrap();
     drop(site.open());
     let mut engines = [start(&site, "a0"), start(&site, "b0")];
-    let until = Instant::now() + Duration::from_secs(6);
+    let count = |sql: &str| site.raw().query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap();
+    let resolved = || count("SELECT count(*) FROM events WHERE kind = 'resolved'");
+    let begun = Instant::now();
     let mut kills = 0;
-    while Instant::now() < until {
+    // Until it has shown something, on a busy machine too.
+    while begun.elapsed() < Duration::from_secs(5)
+        || (resolved() < 3 && begun.elapsed() < Duration::from_secs(40))
+    {
         // Uneven on purpose, so that a process dies at another point each time.
         tokio::time::sleep(Duration::from_millis(140 + kills * 37 % 110)).await;
         let who = (kills % 2) as usize;
-        engines[who].kill().unwrap();
-        engines[who].wait().unwrap();
+        assert!(!engines[who].gave_up(), "an engine process gave up");
         kills += 1;
         let name = format!("{}{kills}", ["a", "b"][who]);
-        engines[who] = start(&site, &name);
+        drop(std::mem::replace(&mut engines[who], start(&site, &name)));
     }
-    for e in &mut engines {
-        assert!(e.try_wait().unwrap().is_none(), "an engine process gave up");
-        e.kill().unwrap();
-        e.wait().unwrap();
-    }
+    drop(engines);
     let j = site.open();
     let left = recover(&j, &world).await.unwrap();
     assert_eq!(std::fs::read_to_string(world.0.join("violation")).ok(), None);
@@ -229,13 +250,12 @@ async fn two_engines_that_are_killed_never_have_two_runs_on_one_node() {
     let report = j.verify().await.unwrap();
     assert_eq!(report.broken, None);
     let had = one_at_a_time(&site);
-    let count = |sql: &str| site.raw().query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap();
-    let recovered = count("SELECT count(*) FROM events WHERE kind = 'resolved'");
+    let recovered = resolved();
     let met = count("SELECT count(*) FROM runs WHERE status LIKE '%rejected%'");
     println!(
         "{kills} kills, {had} runs had their node, {met} met another, {recovered} intents resolved, {left} left"
     );
-    assert!(had > 50 && met > 0 && recovered > 0, "{had} {met} {recovered}: the test shows too little");
+    assert!(had > 20 && met > 0 && recovered > 0, "{had} {met} {recovered}: the test shows too little");
 }
 
 /// Not a test of its own: takes the run over, begins a step in it, and lives on until it is killed.
@@ -269,20 +289,15 @@ async fn a_process_that_lost_its_run_begins_nothing_more_in_it() {
     let lock = site.dir.path().join("journal.db.engines").join(format!("{}.lock", j.engine()));
     std::fs::remove_file(lock).unwrap();
     site.raw().execute("UPDATE engines SET boot = 'earlier' WHERE engine = ?1", [j.engine()]).unwrap();
-    let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "two_processes::usurper", "--ignored", "--nocapture"])
-        .env(SITE, site.dir.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+    let mut other = Some(Process::start("two_processes::usurper", &site, "", Stdio::piped()));
+    let out = other.as_mut().and_then(|p| p.0.stdout.take()).unwrap();
+    let mut lines = BufReader::new(out).lines();
     assert!(lines.any(|l| l.unwrap() == "ready"), "the other process did not take the run over");
     // It knows exactly where the run stands, and still may not begin the next step; nor after the other has died.
     let next = || vec![intent(Effect::Step(1), "slurm.wait_idle")];
     for alive in [true, false] {
         if !alive {
-            other.kill().unwrap();
-            other.wait().unwrap();
+            drop(other.take());
         }
         let refused = j.append(&r, 8, at(10), next()).await;
         assert!(matches!(&refused, Err(JournalError::TakenOver(run)) if *run == r), "{refused:?}");

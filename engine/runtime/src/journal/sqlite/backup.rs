@@ -34,12 +34,12 @@ pub(super) fn backup(place: &Place, to: &Path, limit: Duration) -> Result<ChainR
     let mut draft = name.to_os_string();
     draft.push(format!(".new-{}", uuid::Uuid::now_v7().simple()));
     let draft = Draft(dir.join(draft));
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft.0)
-        .map_err(|e| bad("made", &e))?;
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0).map_err(|e| {
+        match e.kind() {
+            std::io::ErrorKind::NotFound => bad_place(to, "its directory is not there; make it first"),
+            _ => bad("made", &e),
+        }
+    })?;
     let head = copy(place, &draft.0, Instant::now() + limit)?;
     fs::File::open(&draft.0).and_then(|f| f.sync_all()).map_err(|e| bad("written", &e))?;
 
