@@ -30,10 +30,11 @@ impl Zone {
         let db = TimeZoneDatabase::bundled();
         let unknown = || {
             let names: Vec<String> = db.available().map(|n| n.as_str().to_owned()).collect();
-            UnknownZone {
-                name: name.chars().take(40).collect(),
-                near: crate::diag::did_you_mean(name, names.iter().map(String::as_str)).map(str::to_owned),
-            }
+            // People write the city alone.
+            let city = |n: &&String| n.rsplit('/').next().is_some_and(|c| c.eq_ignore_ascii_case(name));
+            let near = names.iter().find(city).map(String::as_str);
+            let near = near.or_else(|| crate::diag::did_you_mean(name, names.iter().map(String::as_str)));
+            UnknownZone { name: name.chars().take(40).collect(), near: near.map(str::to_owned) }
         };
         // The database knows a zone called "Etc/Unknown" that stands for none.
         let rules = db.get(name).ok().filter(|z| !z.is_unknown()).ok_or_else(unknown)?;

@@ -48,6 +48,51 @@ fn the_built_in_policy_is_the_default_one_written_out() {
     }
 }
 
+/// The guide has a line for each key, with the default that the code has, and no other.
+#[test]
+fn the_guide_lists_every_key_with_its_default() {
+    let guide = include_str!("../../../../docs/guide/policy.md");
+    let rows: std::collections::BTreeMap<String, String> = guide
+        .lines()
+        .filter_map(|l| l.strip_prefix("| `"))
+        .map(|l| {
+            let (key, rest) = l.split_once("` |").unwrap();
+            (key.to_owned(), rest.split('|').nth(1).unwrap().trim().trim_matches('`').to_owned())
+        })
+        .collect();
+    let mut keys = std::collections::BTreeMap::new();
+    let json = serde_json::to_value(Policy::default()).unwrap();
+    for (key, value) in json.as_object().unwrap() {
+        for (below, value) in value.as_object().into_iter().flatten() {
+            let maps = value.as_object().filter(|m| !m.is_empty() && key != "roles");
+            for (third, value) in maps.into_iter().flatten() {
+                keys.insert(format!("{key}.{below}.{third}"), value.clone());
+            }
+            if maps.is_none() {
+                keys.insert(format!("{key}.{below}"), value.clone());
+            }
+        }
+        if !value.is_object() {
+            keys.insert(key.clone(), value.clone());
+        }
+    }
+    assert_eq!(rows.keys().collect::<Vec<_>>(), keys.keys().collect::<Vec<_>>());
+    for (key, value) in keys {
+        let written = match &value {
+            serde_json::Value::String(s) if s.is_empty() => "empty".to_owned(),
+            serde_json::Value::String(s) => s.clone(),
+            _ if key.starts_with("roles.") => continue,
+            other => other.to_string(),
+        };
+        assert_eq!(rows[&key], written, "{key}");
+    }
+    for (deed, who, _) in engine_core::policy::TABLE {
+        let cells: Vec<&str> = who.iter().map(|w| if *w { "yes" } else { "no" }).collect();
+        let row = format!("| {deed} | {} |", cells.join(" | "));
+        assert!(guide.contains(&row), "{row}");
+    }
+}
+
 #[test]
 fn a_policy_that_is_printed_can_be_read_back() {
     let rich = good(

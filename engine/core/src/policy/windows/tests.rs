@@ -18,6 +18,7 @@ fn zones_are_found_by_their_iana_names_only() {
     assert_eq!(Zone::named("UTC").unwrap(), Zone::utc());
     let e = Zone::named("Europe/Berln").unwrap_err();
     assert_eq!(e.near.as_deref(), Some("Europe/Berlin"));
+    assert_eq!(Zone::named("berlin").unwrap_err().near.as_deref(), Some("Europe/Berlin"));
     for bad in ["", "Etc/Unknown", "CEST", "Berlin", "+02:00", "../../etc/passwd", "UTC\0"] {
         assert!(Zone::named(bad).is_err(), "{bad:?}");
     }
