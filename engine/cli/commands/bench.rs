@@ -73,13 +73,19 @@ pub(crate) fn run(args: &BenchArgs, global: &Global, printer: &mut Printer) -> R
     if printer.format == Format::Json {
         printer.json(&serde_json::json!({ "format": "slurmedic/bench/1", "figures": figures }))?;
     } else {
-        printer.out(paint(Tone::Strong, format!("{:<52} {:>8} {:>8} {:>8}", "WHAT", "MEDIAN", "MIN", "MAX")));
+        printer.out(paint(Tone::Strong, format!("{:<52} {:>7} {:>7} {:>7}", "WHAT", "MEDIAN", "MIN", "MAX")));
         for f in &figures {
-            printer.out(format!("{:<52} {:>8.3} {:>8.3} {:>8.3} {}", f.what, f.median, f.min, f.max, f.unit));
+            let [median, min, max] = [f.median, f.min, f.max].map(shown);
+            printer.out(format!("{:<52} {median:>7} {min:>7} {max:>7} {}", f.what, f.unit));
         }
         printer.say("Medians on a shared machine: compare lines of one run, not of two days.");
     }
     Ok(Exit::Ok)
+}
+
+/// Shows a number in at most seven characters, as far as it matters.
+fn shown(value: f64) -> String {
+    if value < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") }
 }
 
 fn add(figures: &mut Vec<Figure>, what: impl Into<String>, unit: &'static str, mut values: Vec<f64>) {

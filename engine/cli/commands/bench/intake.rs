@@ -34,13 +34,12 @@ pub(super) fn measure(dir: &Path, rounds: usize, figures: &mut Vec<Figure>) -> R
         found[5].push(super::super::wait(journal_alone(dir))?);
     }
     let [singly, bare_singly, batches, plain, bare_batches, alone] = found;
-    let unit = "alerts/s";
-    add(figures, format!("durable intake, {POSTERS} posters, one by one"), unit, singly);
-    add(figures, "  peer: in memory, JSON read, nothing kept", unit, bare_singly);
-    add(figures, format!("durable intake, {POSTERS} posters, batches of {BATCH}"), unit, batches);
-    add(figures, format!("  peer: plain SQLite, {BATCH} rows per synced commit"), unit, plain);
-    add(figures, "  peer: in memory, JSON read, nothing kept", unit, bare_batches);
-    add(figures, "durable intake, one poster, one by one: each", "us", alone);
+    add(figures, format!("alerts durable, {POSTERS} posters, one by one"), "/s", singly);
+    add(figures, "  peer: read as JSON, kept nowhere, one by one", "/s", bare_singly);
+    add(figures, format!("alerts durable, {POSTERS} posters, batches of {BATCH}"), "/s", batches);
+    add(figures, format!("  peer: plain SQLite, {BATCH} rows per synced commit"), "/s", plain);
+    add(figures, format!("  peer: read as JSON, kept nowhere, batches of {BATCH}"), "/s", bare_batches);
+    add(figures, "alert durable, one poster: from post to answer", "us", alone);
     Ok(())
 }
 
