@@ -1,5 +1,6 @@
 //! `bench`: figures of this machine, with what they are compared to, in one run.
 
+mod decide;
 mod intake;
 
 use super::Global;
@@ -46,6 +47,9 @@ pub(crate) struct BenchArgs {
     live_node: Option<String>,
 }
 
+/// How long alerts come at a steady rate.
+const DECIDE_SECONDS: u32 = 10;
+
 #[derive(Serialize)]
 struct Figure {
     what: String,
@@ -67,6 +71,7 @@ pub(crate) fn run(args: &BenchArgs, global: &Global, printer: &mut Printer) -> R
         help(rounds, &mut figures)?;
     }
     intake::measure(&args.dir, rounds, &mut figures)?;
+    decide::measure(&args.dir, DECIDE_SECONDS, &mut figures)?;
     if let Some(node) = &args.live_node {
         super::wait(live(node, rounds, global, printer, &mut figures))?;
     }
