@@ -70,7 +70,7 @@ pub(crate) struct PlaybooksConfig {
 pub(crate) struct PolicyConfig {
     /// Policy file; the built-in one where not set.
     pub(crate) path: Option<PathBuf>,
-    /// topology.conf of Slurm, for policies whose racks come from it; the one beside slurm.conf where not set.
+    /// topology.conf of Slurm, for policies whose racks come from it; slurmctld is asked where not set.
     pub(crate) topology: Option<PathBuf>,
 }
 

@@ -8,10 +8,11 @@ use crate::identity;
 use crate::printer::{Printer, Tone, paint};
 use engine_adapters::node::{ExporterTelemetry, LocalNode};
 use engine_adapters::slurm::SlurmBackend;
+use engine_adapters::slurm::topology::read_topology_conf;
 use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::Playbook;
-use engine_core::policy::{Layout, Policy};
+use engine_core::policy::{Layout, Policy, RackSource};
 use engine_playbook::{Library, Renderer};
 use engine_runtime::engine::{Engine, Observer, Ports, TimeIds};
 use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
@@ -48,6 +49,10 @@ pub(crate) struct Site {
     pub(crate) config_path: Option<PathBuf>,
     /// What the site allows.
     pub(crate) policy: Arc<Policy>,
+    /// The file of the site's own policy.
+    policy_from: Option<String>,
+    /// topology.conf that the configuration names.
+    topology: Option<PathBuf>,
     library: Library,
 }
 
@@ -61,10 +66,34 @@ impl Site {
 
     /// Puts the fleet's gate before the engine: breakers, pauses, policy, budgets.
     pub(crate) async fn gated(mut self) -> Result<(Self, Fleet), CliError> {
-        let layout = Layout::of(&self.policy.racks, &Known::Known(None));
+        let layout = self.layout().await;
         let fleet = Fleet::open(&self.engine.ports, Arc::clone(&self.policy), layout, &self.library).await?;
         self.engine = self.engine.with_gate(Arc::clone(&fleet.gate) as _);
         Ok((self, fleet))
+    }
+
+    /// Finds out which nodes share a rack or a fabric, where the policy leaves that to Slurm's topology: from the file
+    /// that the configuration names, else from slurmctld. The simulated cluster has none.
+    async fn layout(&self) -> Layout {
+        let topology = match (&self.topology, &self.slurm) {
+            _ if self.policy.racks.from != RackSource::Topology => Known::Known(None),
+            (Some(path), _) => read_topology_conf(path),
+            (None, Some(slurm)) => slurm.topology().await,
+            (None, None) => Known::Known(None),
+        };
+        Layout::of(&self.policy.racks, &topology)
+    }
+
+    /// Makes sure that somebody may do something, where the site has a policy of its own. Without one, whoever can write
+    /// the journal may.
+    pub(crate) fn permit(&self, person: &str, deed: Deed) -> Result<(), CliError> {
+        let Some(from) = &self.policy_from else { return Ok(()) };
+        if self.policy.roles.permit(person, &identity::groups(person), deed) {
+            return Ok(());
+        }
+        let who: Vec<&str> = Role::ALL.iter().filter(|r| may(**r, deed)).map(|r| r.as_str()).collect();
+        Err(CliError::usage(format!("{person} may not {}: {from} gives no such role", deed.as_str().replace('_', " ")))
+            .with_hint(format!("it needs one of the roles {}; `slurmedic policy show` lists who has which", who.join(", "))))
     }
 
     /// Finds a playbook by `id` or `id@version`; one of the site is played in every situation first.
@@ -96,7 +125,8 @@ pub(crate) async fn open(
             Err(_) => None,
         },
     };
-    let (policy, _) = crate::commands::policy::in_force(&config)?;
+    let (policy, from) = crate::commands::policy::in_force(&config)?;
+    let policy_from = config.policy.path.is_some().then_some(from);
     let policy = Arc::new(policy);
     let engine_config = config.engine.lower(identity::engine_name(), &policy.approvals)?;
     let Some(slurm) = slurm else {
@@ -135,6 +165,7 @@ pub(crate) async fn open(
         local: Some(local),
         config_path,
         policy,
+        topology: config.policy.topology,
         library,
     })
 }
@@ -154,6 +185,7 @@ pub(crate) fn simulated(
         local: None,
         config_path: None,
         policy,
+        topology: None,
         library,
     }
 }

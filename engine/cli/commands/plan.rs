@@ -9,6 +9,7 @@ use engine_core::condition::Truth;
 use engine_core::model::NodeName;
 use engine_core::plan::{ConditionReport, Plan};
 use engine_core::playbook::Playbook;
+use engine_core::policy::Outcome;
 use engine_core::run::Actor;
 use engine_core::value::{Value, format_duration};
 use engine_runtime::engine::{Alert, Proposal, ProposeError, ProposeRequest};
@@ -38,7 +39,7 @@ pub(crate) struct What {
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub(crate) params: Vec<String>,
     /// Identifier of the alert or ticket behind this, for the reason on the node.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub(crate) alert_id: String,
 }
 
@@ -80,7 +81,12 @@ pub(crate) async fn propose(what: &What, node: NodeName, site: &Site) -> Result<
         alert: Alert { id: what.alert_id.clone(), last_seen: None },
         initiator: Actor::person(crate::identity::person()),
     };
-    site.engine.plan(request).await.map_err(|e| {
+    let node = request.node.clone();
+    let planned = site.engine.plan(request).await;
+    if matches!(planned, Err(ProposeError::Node { .. })) {
+        exists(site, &node).await?;
+    }
+    planned.map_err(|e| {
         let exit = match &e {
             ProposeError::Node { .. } => Exit::Failed,
             ProposeError::Gpu { .. } => Exit::Rejected,
@@ -99,6 +105,17 @@ pub(crate) async fn propose(what: &What, node: NodeName, site: &Site) -> Result<
             None => error,
         }
     })
+}
+
+/// Tells a node that could not be read from one that the cluster does not have.
+pub(crate) async fn exists(site: &Site, node: &NodeName) -> Result<(), CliError> {
+    match site.engine.ports.scheduler.nodes().await {
+        Ok(all) if !all.value.is_empty() && all.value.iter().all(|n| n.name != *node) => {
+            Err(CliError::usage(format!("there is no node {node} in this cluster of {}", all.value.len()))
+                .with_hint("`scontrol show nodes` lists the names"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn params(playbook: &Playbook, given: &[String]) -> Result<BTreeMap<String, Value>, CliError> {
@@ -150,7 +167,11 @@ pub(crate) fn show(proposal: &Proposal, printer: &mut Printer) {
         steps(&plan.rollback, printer);
     }
     printer.out("");
-    if proposal.objections.is_empty() {
+    let waits = plan.policy.as_ref().is_some_and(|v| matches!(v.outcome, Outcome::Wait { .. }));
+    if proposal.objections.is_empty() && waits {
+        printer.out(paint(Tone::Warn, "This plan may be carried out when the policy permits it."));
+        printer.out("Nothing was changed.");
+    } else if proposal.objections.is_empty() {
         printer.out(paint(Tone::Good, "This plan may be carried out.") + " Nothing was changed.");
     } else {
         printer.out(paint(Tone::Warn, "This playbook does not apply here.") + " Nothing was changed.");

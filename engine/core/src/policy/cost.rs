@@ -47,6 +47,8 @@ pub struct CostInput<'a> {
     pub work: WorkTime,
     /// Whether it is taken out of service at all.
     pub takes_out: bool,
+    /// Whether the good end gives it back.
+    pub gives_back: bool,
     /// Jobs on the node, or all jobs.
     pub jobs: Known<&'a [Job]>,
     /// Pending jobs.
@@ -66,7 +68,7 @@ pub struct CostInput<'a> {
 pub struct Cost {
     /// GPU-minutes that the queue loses at least, if the drain begins now.
     pub gpu_minutes_least: Known<u64>,
-    /// GPU-minutes that it loses at most: with no job on the node ending before its limit.
+    /// GPU-minutes that it loses at most: with no job on the node ending before its limit, and the run ending well.
     pub gpu_minutes_most: Known<u64>,
     /// Minutes of the work itself, and where the figure comes from.
     pub work_minutes: u64,
@@ -294,7 +296,11 @@ fn gpu_minutes(
     let idle = input.node.gpus_allocated.clone().map(|a| gpus.saturating_sub(u64::from(a)));
     let saved = wait.clone().and_then(|w| idle.map(|i| i.saturating_mul(w)));
     let least = surely.saturating_add(saved.known().copied().unwrap_or(0));
-    let most = wait.map(|w| gpus.saturating_mul(w).saturating_add(working));
+    let most = if input.gives_back {
+        wait.map(|w| gpus.saturating_mul(w).saturating_add(working))
+    } else {
+        Known::unknown(Cause::NotReported, "the node stays out of service at the end")
+    };
     (Known::Known(least), most, saved)
 }
 

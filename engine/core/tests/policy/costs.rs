@@ -45,6 +45,7 @@ struct Scene {
     work: WorkTime,
     idle_gap: Period,
     takes_out: bool,
+    gives_back: bool,
 }
 
 impl Scene {
@@ -57,6 +58,7 @@ impl Scene {
             work: WorkTime::Measured { time: SignedDuration::from_mins(30), runs: 12 },
             idle_gap: Period::hours(4),
             takes_out: true,
+            gives_back: true,
         }
     }
 
@@ -76,6 +78,7 @@ impl Scene {
             node: &self.node,
             work: self.work,
             takes_out: self.takes_out,
+            gives_back: self.gives_back,
             jobs: Known::Known(&self.jobs),
             pending: self.pending.as_ref().map(Vec::as_slice),
             reservations: Known::Known(&self.reservations),
@@ -131,6 +134,13 @@ fn what_a_drain_wastes_is_what_no_job_uses_until_the_last_one_ends() {
     let never =
         Scene { idle_gap: Period::hours(0), ..Scene::busy(6, &[("n001", Some("2026-11-21T14:00:00Z"))]) };
     assert!(matches!(never.cost().moment, Moment::None { why } if why.contains("puts no run off")));
+}
+
+#[test]
+fn a_node_that_stays_out_costs_nobody_knows_how_much() {
+    let c = Scene { gives_back: false, ..Scene::new() }.cost();
+    assert_eq!(c.gpu_minutes_least, Known::Known(240));
+    assert!(matches!(c.gpu_minutes_most, Known::Unknown(u) if u.detail.contains("stays out of service")));
 }
 
 #[test]

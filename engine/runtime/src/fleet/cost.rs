@@ -5,6 +5,7 @@ use crate::ports::Read;
 use engine_core::known::{Known, Unknown};
 use engine_core::model::PendingJob;
 use engine_core::plan::Plan;
+use engine_core::playbook::Ends;
 use engine_core::policy::{Cost, CostInput, Fleet, Policy, WorkTime, cost};
 use jiff::{SignedDuration, Timestamp};
 
@@ -28,6 +29,7 @@ pub(super) fn reckon(
         node,
         work: WorkTime::Limits(work),
         takes_out: !plan.blast.nodes.is_empty(),
+        gives_back: plan.ends == Ends::InService,
         jobs: known(look.jobs.as_ref().map(|o| o.value.as_slice())),
         pending: known(pending.as_deref()),
         reservations: known(look.reservations.as_ref().map(|o| o.value.as_slice())),
