@@ -12,6 +12,8 @@
 mod docs;
 mod fakes;
 mod house;
+mod journal;
+mod policy;
 mod suites;
 mod support;
 mod with_slurm;

@@ -14,10 +14,10 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Verb,
     /// Configuration file; a named one must exist.
-    #[arg(long, global = true, env = "SLURMEDIC_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(long, global = true, env = "SLURMEDIC_CONFIG", hide_env_values = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Option<PathBuf>,
     /// Journal file; overrides the configuration.
-    #[arg(long, global = true, env = "SLURMEDIC_JOURNAL", value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(long, global = true, env = "SLURMEDIC_JOURNAL", hide_env_values = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) journal: Option<PathBuf>,
     /// Cluster to act on; overrides the configuration.
     #[arg(long, global = true, value_enum, help_heading = GLOBAL)]

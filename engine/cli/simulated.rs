@@ -70,7 +70,14 @@ fn let_time_pass(world: &SimWorld, clock: &SimClock) {
         longest: Duration::from_millis(40),
         budget: Duration::from_secs(86_400),
     };
-    let forever = clock.sleep_until(clock_end(world));
+    // In naps: while nobody else sleeps, because a person is asked or a playbook is played, a long sleep would end at
+    // once, and time with it.
+    let end = clock_end(world);
+    let forever = async {
+        while world.now() < end {
+            clock.sleep_until(world.now() + SignedDuration::from_secs(10)).await;
+        }
+    };
     // It ends only with the process; a stall cannot happen with the one participant that sleeps.
     let _ = runtime.block_on(SimRuntime::new(world).with_pace(pace).run(forever));
 }

@@ -12,7 +12,7 @@ use engine_adapters::slurm::topology::read_topology_conf;
 use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::Playbook;
-use engine_core::policy::{Layout, Policy, RackSource};
+use engine_core::policy::{Deed, Layout, Policy, RackSource, Role, may};
 use engine_playbook::{Library, Renderer};
 use engine_runtime::engine::{Engine, Observer, Ports, TimeIds};
 use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
@@ -49,6 +49,8 @@ pub(crate) struct Site {
     pub(crate) config_path: Option<PathBuf>,
     /// What the site allows.
     pub(crate) policy: Arc<Policy>,
+    /// The file of the site's own policy.
+    policy_from: Option<String>,
     /// topology.conf that the configuration names.
     topology: Option<PathBuf>,
     library: Library,
@@ -82,6 +84,24 @@ impl Site {
         Layout::of(&self.policy.racks, &topology)
     }
 
+    /// Makes sure that somebody may do something, where the site has a policy of its own. Without one, whoever can write
+    /// the journal may.
+    pub(crate) fn permit(&self, person: &str, deed: Deed) -> Result<(), CliError> {
+        let Some(from) = &self.policy_from else { return Ok(()) };
+        if self.policy.roles.permit(person, &identity::groups(person), deed) {
+            return Ok(());
+        }
+        let who: Vec<&str> = Role::ALL.iter().filter(|r| may(**r, deed)).map(|r| r.as_str()).collect();
+        Err(CliError::usage(format!(
+            "{person} may not {}: {from} gives no such role",
+            deed.as_str().replace('_', " ")
+        ))
+        .with_hint(format!(
+            "it needs one of the roles {}; `slurmedic policy show` lists who has which",
+            who.join(", ")
+        )))
+    }
+
     /// Finds a playbook by `id` or `id@version`; one of the site is played in every situation first.
     pub(crate) fn playbook(&self, name: &str) -> Result<&Playbook, CliError> {
         self.library.find_for_run(name).map_err(|e| CliError::usage(crate::printer::tame(&e.to_string())))
@@ -111,7 +131,8 @@ pub(crate) async fn open(
             Err(_) => None,
         },
     };
-    let (policy, _) = crate::commands::policy::in_force(&config)?;
+    let (policy, from) = crate::commands::policy::in_force(&config)?;
+    let policy_from = config.policy.path.is_some().then_some(from);
     let policy = Arc::new(policy);
     let engine_config = config.engine.lower(identity::engine_name(), &policy.approvals)?;
     let Some(slurm) = slurm else {
@@ -150,6 +171,7 @@ pub(crate) async fn open(
         local: Some(local),
         config_path,
         policy,
+        policy_from,
         topology: config.policy.topology,
         library,
     })
@@ -170,6 +192,7 @@ pub(crate) fn simulated(
         local: None,
         config_path: None,
         policy,
+        policy_from: None,
         topology: None,
         library,
     }

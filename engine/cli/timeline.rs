@@ -48,9 +48,11 @@ fn parts(kind: &EventKind, state: &RunState) -> (Tone, String, String) {
             "proposed".into(),
             format!("{} on {} by {}, plan {}", plan.playbook, target(state), plan.initiator, digest.short()),
         ),
-        EventKind::ApprovalRequested { people, expires_at } => {
-            (Tone::Warn, "approval needed".into(), format!("{}, until {}", people_words(*people), time(*expires_at)))
-        }
+        EventKind::ApprovalRequested { people, expires_at } => (
+            Tone::Warn,
+            "approval needed".into(),
+            format!("{}, until {}", people_words(*people), time(*expires_at)),
+        ),
         EventKind::Approved { by, digest, expires_at, .. } => (
             Tone::Good,
             "approved".into(),

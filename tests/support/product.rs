@@ -24,6 +24,7 @@ const ROOM: &str = "\
 budgets: { fleet: 100%, partition: 100%, rack: 100%, fabric: 100% }
 concurrent_runs: 100
 rates: { reversible: 1000 per 1h, disruptive: 1000 per 1h }
+roles: { viewer: { users: [\"*\"] }, operator: { users: [\"*\"] }, approver: { users: [alice, bob, root] }, admin: { users: [root] } }
 ";
 
 /// A node of the lab, its GPUs, wrappers before the Slurm clients, and a configuration that binds them together.

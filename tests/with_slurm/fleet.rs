@@ -115,9 +115,14 @@ impl Site {
         let list = self.json(&["runs", "--limit", "1000"]);
         let all = list["runs"].as_array().unwrap();
         let word = |r: &Value| {
-            r["status"].as_str().map_or_else(|| r["status"]["ended"].as_str().map(str::to_owned), |s| Some(s.to_owned()))
+            r["status"]
+                .as_str()
+                .map_or_else(|| r["status"]["ended"].as_str().map(str::to_owned), |s| Some(s.to_owned()))
         };
-        all.iter().filter(|r| word(r).as_deref() == Some(status)).map(|r| r["run"].as_str().unwrap().to_owned()).collect()
+        all.iter()
+            .filter(|r| word(r).as_deref() == Some(status))
+            .map(|r| r["run"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Nodes out of service now, with their reasons.
@@ -144,7 +149,8 @@ fn two_hundred_incidents_at_once_stay_within_the_budget_whatever_is_killed() {
     let looks = Arc::new(AtomicUsize::new(0));
     // Looks at the cluster all the time, and plays the crew that repairs what the engine took out.
     let crew = std::thread::spawn({
-        let (site, over, most, looks) = (Arc::clone(&site), Arc::clone(&over), Arc::clone(&most), Arc::clone(&looks));
+        let (site, over, most, looks) =
+            (Arc::clone(&site), Arc::clone(&over), Arc::clone(&most), Arc::clone(&looks));
         move || {
             while !over.load(Ordering::SeqCst) {
                 let out = site.out();

@@ -7,6 +7,7 @@ use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
 use crate::site::{Access, Site, open, run_id};
 use engine_core::incident::{FleetEvent, QueuedWork, Scope, Trouble};
 use engine_core::model::NodeName;
+use engine_core::policy::Deed;
 use engine_core::run::Actor;
 use engine_runtime::fleet::FleetLog;
 use std::sync::Arc;
@@ -109,6 +110,7 @@ pub(crate) async fn run(
         }
         Some(BreakerVerb::Reset(a)) => {
             let site = open(global, printer, Access::Record, None).await?;
+            site.permit(&identity::person(), Deed::BreakerReset)?;
             let log = log_of(&site).await?;
             let scope = a.scope.scope()?;
             if log.read(|f| f.switches().find(&scope).is_none()).await {
@@ -126,6 +128,7 @@ pub(crate) async fn run(
         }
         Some(BreakerVerb::Wrong(a)) => {
             let site = open(global, printer, Access::Record, None).await?;
+            site.permit(&identity::person(), Deed::Pause)?;
             let run = run_id(&site, &a.run).await?;
             let playbook = site.engine.state(&run).await?.plan.playbook.id;
             let scope = Scope::Playbook(playbook.clone());
@@ -149,6 +152,7 @@ pub(crate) async fn pause(
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
     let site = open(global, printer, Access::Record, None).await?;
+    site.permit(&identity::person(), Deed::Pause)?;
     let scope = args.scope.scope()?;
     let by = Actor::person(identity::person());
     let stop = FleetEvent::Stopped { scope: scope.clone(), by, why: args.reason.clone() };

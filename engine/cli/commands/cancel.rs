@@ -5,6 +5,7 @@ use crate::exit::{CliError, Exit};
 use crate::identity;
 use crate::printer::{Format, Printer};
 use crate::site::{Access, open, run_id};
+use engine_core::policy::Deed;
 use engine_core::run::Actor;
 
 /// Which run, and why.
@@ -21,6 +22,7 @@ pub(crate) struct CancelArgs {
 pub(crate) async fn run(args: &CancelArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     let site = open(global, printer, Access::Record, None).await?;
     let run = run_id(&site, &args.run).await?;
+    site.permit(&identity::person(), Deed::Cancel)?;
     let state = site.engine.cancel(&run, Actor::person(identity::person()), &args.why).await?;
     match printer.format {
         Format::Json => printer.json(&serde_json::json!({

@@ -7,6 +7,7 @@ use crate::identity;
 use crate::printer::{Format, Printer};
 use crate::site::{Access, open, run_id};
 use engine_core::model::RunId;
+use engine_core::policy::Deed;
 use engine_core::run::Actor;
 use engine_runtime::engine::EngineError;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(crate) async fn approve(
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
     let (site, _fleet) = site.gated().await?;
+    site.permit(&identity::person(), Deed::Approve)?;
     let me = Actor::person(identity::person());
     let mut work = tokio::task::JoinSet::new();
     for text in &args.runs {
@@ -85,6 +87,7 @@ fn told(run: &RunId, printer: &mut Printer) -> Result<(), CliError> {
 pub(crate) async fn deny(args: &DenyArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     let site = open(global, printer, Access::Record, None).await?;
     let run = run_id(&site, &args.run).await?;
+    site.permit(&identity::person(), Deed::Approve)?;
     site.engine.deny(&run, &Actor::person(identity::person()), &args.why).await?;
     finish(&site, &run, printer).await?;
     Ok(Exit::Ok)

@@ -39,7 +39,7 @@ pub(crate) struct What {
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub(crate) params: Vec<String>,
     /// Identifier of the alert or ticket behind this, for the reason on the node.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub(crate) alert_id: String,
 }
 
@@ -81,7 +81,12 @@ pub(crate) async fn propose(what: &What, node: NodeName, site: &Site) -> Result<
         alert: Alert { id: what.alert_id.clone(), last_seen: None },
         initiator: Actor::person(crate::identity::person()),
     };
-    site.engine.plan(request).await.map_err(|e| {
+    let node = request.node.clone();
+    let planned = site.engine.plan(request).await;
+    if matches!(planned, Err(ProposeError::Node { .. })) {
+        exists(site, &node).await?;
+    }
+    planned.map_err(|e| {
         let exit = match &e {
             ProposeError::Node { .. } => Exit::Failed,
             ProposeError::Gpu { .. } => Exit::Rejected,
@@ -100,6 +105,17 @@ pub(crate) async fn propose(what: &What, node: NodeName, site: &Site) -> Result<
             None => error,
         }
     })
+}
+
+/// Tells a node that could not be read from one that the cluster does not have.
+pub(crate) async fn exists(site: &Site, node: &NodeName) -> Result<(), CliError> {
+    match site.engine.ports.scheduler.nodes().await {
+        Ok(all) if !all.value.is_empty() && all.value.iter().all(|n| n.name != *node) => {
+            Err(CliError::usage(format!("there is no node {node} in this cluster of {}", all.value.len()))
+                .with_hint("`scontrol show nodes` lists the names"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn params(playbook: &Playbook, given: &[String]) -> Result<BTreeMap<String, Value>, CliError> {

@@ -8,6 +8,7 @@ use crate::printer::{Format, Printer, Tone, paint, wrapped};
 use crate::site::{Access, Site, open};
 use crate::timeline;
 use engine_core::model::{NodeName, RunId};
+use engine_core::policy::Deed;
 use engine_core::run::{Actor, Event, EventKind, RunState, Status};
 use engine_runtime::engine::{Engine, EngineError, Observer, Rest};
 use std::io::BufRead as _;
@@ -45,6 +46,10 @@ pub(crate) async fn run(args: &RunArgs, global: &Global, printer: &mut Printer) 
         .await?
         .watched(Arc::new(Live::new(printer.format)));
     let (site, _fleet) = site.gated().await?;
+    site.permit(&identity::person(), Deed::Run)?;
+    for name in &args.approved_by {
+        site.permit(name, Deed::Approve)?;
+    }
     if let Some(exit) = recover_first(&site, &node, printer).await? {
         return Ok(exit);
     }
@@ -99,6 +104,7 @@ async fn ask(args: &RunArgs, site: &Site, run: &RunId, printer: &mut Printer) ->
     .map_err(|e| CliError::caused("the terminal could not be read", e))?
     .map_err(|e| CliError::caused("the terminal could not be read", e))?;
     if answer.trim() == "yes" {
+        site.permit(&me, Deed::Approve)?;
         site.engine.approve(run, Actor::person(me)).await?;
         Ok(Answer::Yes)
     } else {

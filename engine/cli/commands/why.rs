@@ -22,6 +22,9 @@ pub(crate) async fn run(args: &WhyArgs, global: &Global, printer: &mut Printer) 
     let site = open(global, printer, Access::Plan, Some(&node)).await?;
     let ports = &site.engine.ports;
     let (read, reservations) = tokio::join!(ports.scheduler.node(&node), ports.scheduler.reservations());
+    if read.is_err() {
+        super::plan::exists(&site, &node).await?;
+    }
     let runs = ports.journal.runs(Some(&node), false, 5).await?;
     let mark = match (&read, &reservations) {
         (Ok(n), Ok(r)) => NodeMark::of(&n.value, &r.value, ports.clock.now()),

@@ -240,11 +240,31 @@ fn judge_requirements(playbook: &Playbook, facts: &FactSet) -> Vec<ConditionRepo
             Known::Unknown(u) => (Truth::Unknown, format!("{fact} is {u}")),
         };
         out.push(ConditionReport {
-            source: format!("requires {fact} {req}"),
+            source: format!("requires {fact} {}", as_released(req)),
             truth,
             explain,
             otherwise: None,
         });
+    }
+    out
+}
+
+/// Writes a requirement as releases are written: Slurm's months have two digits.
+fn as_released(req: &semver::VersionReq) -> String {
+    let text = req.to_string();
+    let mut out = String::with_capacity(text.len() + 2);
+    let mut numbers = text.split('.').peekable();
+    while let Some(part) = numbers.next() {
+        let year = part.ends_with(|c: char| c.is_ascii_digit())
+            && part.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().is_ok_and(|n: u32| n >= 20);
+        out.push_str(part);
+        if let Some(next) = numbers.peek() {
+            out.push('.');
+            let digits = next.chars().take_while(char::is_ascii_digit).count();
+            if year && digits == 1 {
+                out.push('0');
+            }
+        }
     }
     out
 }

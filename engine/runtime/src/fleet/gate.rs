@@ -212,7 +212,7 @@ impl Gate for PolicyGate {
         }
         let takes_out = state
             .step_of(effect)
-            .and_then(|s| s.spec())
+            .and_then(engine_core::plan::PlannedStep::spec)
             .is_some_and(|s| s.service == ServiceEffect::TakesOut);
         if !takes_out {
             return Pass::Go;
