@@ -486,6 +486,68 @@ approvals name it. Restore the file, and put the change into a new version.";
 are comments.";
     UNREADABLE = "PB0073", "The file cannot be read",
 "The system's message says why. Check the path and the permissions.";
+    RULE_BROKEN = "PB0080", "A rule breaks in some situation",
+"The checker plays every situation of a playbook: each step succeeds, fails, runs out of time or leaves nobody able to
+tell; the engine dies at each write of its journal; people drain, resume, re-label or reboot the node, or cancel; jobs
+start wherever Slurm lets them. It found a way on which a rule breaks, and shows a shortest one:
+
+       1  engine  asks one person
+       2  person  ada approves the plan
+       3  engine  starts the run
+       ...
+          here rule 5 is broken: no node returns to service unverified
+
+Read the lines from the top; the step shown is the one that was begun when the rule broke.";
+    JOB_LOST = "PB0081", "A step may disturb the hardware while a job is on the node",
+"The checker found a way on which a job is on the node when a disruptive step begins. A drain keeps new jobs away but
+lets those that run go on; a condition sees the jobs of now, and not the one that Slurm starts a moment later on a node
+in service. The action's own guard is not counted on: it is the last line.
+
+Bad:
+
+    - slurm.drain: { reason: \"GPU memory error\" }
+    - dcgm.reset_gpu: { bus_id: \"{{ gpu.bus_id }}\" }
+      when: gpu.processes == 0
+
+Good:
+
+    - slurm.drain: { reason: \"GPU memory error\" }
+    - slurm.wait_idle: { timeout: 4h }
+    - dcgm.reset_gpu: { bus_id: \"{{ gpu.bus_id }}\" }
+      when: active_jobs == 0";
+    NO_GOOD_END = "PB0082", "No way leads to the good end",
+"Every run of this playbook would fail, whatever happens: a step can never begin, or no node meets all preconditions.
+The lines show how far a run gets.
+
+Bad: a drained node is DRAINED, never IDLE
+
+    - slurm.drain: { reason: \"GPU memory error\" }
+    - slurm.wait_idle: { timeout: 4h }
+    - dcgm.reset_gpu: { bus_id: \"{{ gpu.bus_id }}\" }
+      when: node.state == IDLE
+
+Bad: the engine gives a node back only after a verification
+
+    - slurm.drain: { reason: \"look at the fans\" }
+    - slurm.wait_idle: { timeout: 4h }
+    - slurm.resume
+
+Good: a `when` that can hold at its place, and `health.verify_gpu` before `slurm.resume`.";
+    NOT_ALL_SEEN = "PB0083", "The playbook has more situations than the checker looks at",
+"The checker stops at 100,000 situations, and what it has not seen it does not pass. A playbook of six steps has about
+3,500; each further step and each attempt adds some.
+
+Take steps out, lower `attempts`, or make two playbooks of one.";
+    IDLE_ROLLBACK = "PB0084", "A step of the rollback is never carried out",
+"The way back only takes back what was done: a step that undoes nothing is passed over. This is a warning.
+
+Bad:
+
+    rollback:
+      - slurm.wait_idle
+      - slurm.resume
+
+Good: `slurm.resume` alone. It proves the node healthy by itself, and otherwise the node is held.";
 }
 
 /// Every code of playbooks, policies and conditions, each table in order.

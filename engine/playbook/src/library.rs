@@ -1,5 +1,6 @@
 //! The playbooks at hand: those built into the program, and those of a directory of the site.
 
+use crate::checker::{Proven, Refusal};
 use crate::codes;
 use crate::release::{LOCK_FILE, Lock};
 use crate::source::{MAX_BYTES, SourceText};
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most files in one library.
 const MAX_FILES: usize = 10_000;
@@ -53,6 +55,7 @@ pub struct Item {
 pub struct Library {
     playbooks: BTreeMap<String, BTreeMap<Version, Item>>,
     broken: Vec<Item>,
+    proven: Proven,
 }
 
 /// A library that cannot be opened.
@@ -106,13 +109,23 @@ pub enum FindError {
         /// The file.
         file: String,
     },
+    /// The checker found a way on which a run of this playbook goes wrong.
+    #[error("`{playbook}` is refused by the checker: {why}; `slurmedic lint {file}` shows the way")]
+    Refused {
+        /// The playbook.
+        playbook: String,
+        /// Why, in a sentence.
+        why: String,
+        /// The file.
+        file: String,
+    },
 }
 
 impl Library {
     /// Returns the playbooks built into the program.
     pub fn embedded() -> Self {
         let mut library = Self::default();
-        let (lock, _) = Lock::parse(&SourceText::new(LOCK_FILE, EMBEDDED_LOCK));
+        let lock = built_in_lock();
         for (path, text) in EMBEDDED {
             library.add(Origin::BuiltIn, path, path, text.as_bytes(), &lock);
         }
@@ -291,6 +304,57 @@ impl Library {
         })
     }
 
+    /// Finds a playbook to be run: as [`Self::find`], and checked in every situation. Those that are built in as they
+    /// were released are checked by a test of this crate and not again here.
+    pub fn find_for_run(&self, spec: &str) -> Result<&Playbook, FindError> {
+        let playbook = self.find(spec)?;
+        self.prove(playbook).map_err(|refusal| {
+            let (id, version) = (&playbook.reference.id, &playbook.reference.version);
+            let item = self.playbooks.get(id).and_then(|v| v.get(version));
+            FindError::Refused {
+                playbook: playbook.reference.to_string(),
+                why: refusal.sentence(),
+                file: item.map(|i| i.loaded.source.file.clone()).unwrap_or_default(),
+            }
+        })?;
+        Ok(playbook)
+    }
+
+    fn prove(&self, playbook: &Playbook) -> Result<(), Arc<Refusal>> {
+        let released = built_in_lock();
+        if released.contains(&playbook.reference.id, &playbook.reference.version)
+            && released.check(&playbook.reference, Span::default()).is_none()
+        {
+            return Ok(());
+        }
+        self.proven.check(playbook)
+    }
+
+    /// Checks every playbook, for an engine that chooses among them by itself. Those that are refused become files with
+    /// errors.
+    #[must_use]
+    pub fn proven(&self) -> Self {
+        let mut out =
+            Self { playbooks: BTreeMap::new(), broken: self.broken.clone(), proven: self.proven.clone() };
+        for (id, versions) in &self.playbooks {
+            for (version, item) in versions {
+                match item.playbook().map(|p| (p, self.prove(p))) {
+                    Some((p, Err(refusal))) => {
+                        let mut item = item.clone();
+                        let found = crate::checker::refused(p, &refusal, &item.loaded.source);
+                        item.loaded.diagnostics.push(found);
+                        item.loaded.playbook = None;
+                        out.broken.push(item);
+                    }
+                    _ => {
+                        out.playbooks.entry(id.clone()).or_default().insert(version.clone(), item.clone());
+                    }
+                }
+            }
+        }
+        out
+    }
+
     /// Returns every usable playbook, by id and version.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         self.playbooks.values().flat_map(BTreeMap::values)
@@ -312,6 +376,11 @@ impl Item {
     pub fn playbook(&self) -> Option<&Playbook> {
         self.loaded.playbook.as_ref()
     }
+}
+
+/// The versions that are built in, with their digests.
+fn built_in_lock() -> Lock {
+    Lock::parse(&SourceText::new(LOCK_FILE, EMBEDDED_LOCK)).0
 }
 
 /// Reads a file of at most [`MAX_BYTES`] and one byte, which the loader then refuses.

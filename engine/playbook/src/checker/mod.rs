@@ -18,12 +18,14 @@
 //! conditions on those may come to anything. At most one person meddles on a way; the first change ends the run.
 //! The action's own guard against jobs is not counted on: a playbook has to be safe before that last line.
 
+mod diagnose;
 mod explore;
 mod judge;
 mod look;
 mod machine;
 mod moves;
 mod node;
+mod proven;
 mod refusal;
 mod rule;
 mod situation;
@@ -31,7 +33,10 @@ mod subject;
 mod trace;
 mod world;
 
+pub(crate) use diagnose::refused;
+pub use diagnose::{Checked, lint};
 pub use machine::{Machine, RealMachine};
+pub use proven::Proven;
 pub use refusal::{Finding, Refusal};
 pub use rule::{Broken, Rule};
 pub use trace::{Line, Trace, Who};

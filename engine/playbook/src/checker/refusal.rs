@@ -67,6 +67,16 @@ impl Refusal {
         }
     }
 
+    /// Prints the way that shows it, in numbered lines of at most 80 characters; empty where there is none.
+    pub fn way(&self) -> String {
+        match self.rule() {
+            Some(rule) if rule.number() > 0 => {
+                format!("{}      here rule {} is broken: {}\n", self.trace, rule.number(), rule.says())
+            }
+            _ => self.trace.to_string(),
+        }
+    }
+
     /// Says in a sentence what is wrong, without the way.
     pub fn sentence(&self) -> String {
         match &self.finding {
@@ -87,13 +97,7 @@ impl fmt::Display for Refusal {
     /// Prints the sentence, then the way.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.sentence())?;
-        write!(f, "{}", self.trace)?;
-        match self.rule() {
-            Some(rule) if rule.number() > 0 => {
-                writeln!(f, "      here rule {} is broken: {}", rule.number(), rule.says())
-            }
-            _ => Ok(()),
-        }
+        f.write_str(&self.way())
     }
 }
 
