@@ -98,12 +98,17 @@ impl Desk {
         }
     }
 
-    /// The transaction never was.
-    pub(super) fn rolled_back(&mut self) {
+    /// The transaction held one order, which failed: what is kept of runs is as it was before.
+    pub(super) fn refused(&mut self) {
         self.head = None;
-        self.kept.clear();
         self.gone.clear();
         self.stillborn();
+    }
+
+    /// The transaction never was, and orders in it had succeeded.
+    pub(super) fn rolled_back(&mut self) {
+        self.refused();
+        self.kept.clear();
     }
 
     /// The engine is not on record: the next claim starts over under the same name.

@@ -220,7 +220,8 @@ fn commit(db: &mut Connection, desk: &mut Desk, mut group: Vec<Box<dyn Order>>) 
     let committed = carry_out(db, desk, &mut group);
     match &committed {
         Ok(true) => desk.committed(),
-        Ok(false) | Err(_) => desk.rolled_back(),
+        Ok(false) => desk.refused(),
+        Err(_) => desk.rolled_back(),
     }
     for order in group {
         order.tell(committed.as_ref().map(|_| ()));
