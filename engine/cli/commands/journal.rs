@@ -36,8 +36,11 @@ pub(crate) async fn run(
         JournalVerb::Verify => tell_verify(&journal.verify().await?, printer),
         JournalVerb::Backup { file } => {
             if file.exists() {
-                return Err(CliError::usage(format!("{} is there already", tame(&file.display().to_string())))
-                    .with_hint("a backup overwrites nothing: name another file"));
+                return Err(CliError::usage(format!(
+                    "{} is there already",
+                    tame(&file.display().to_string())
+                ))
+                .with_hint("a backup overwrites nothing: name another file"));
             }
             tell_backup(&journal.backup(file).await?, file, printer)
         }
@@ -82,7 +85,8 @@ fn tell_backup(report: &ChainReport, file: &Path, printer: &mut Printer) -> Resu
     } else {
         match &report.broken {
             None => {
-                printer.out(paint(Tone::Good, format!("{} is a whole copy", tame(&file.display().to_string()))));
+                printer
+                    .out(paint(Tone::Good, format!("{} is a whole copy", tame(&file.display().to_string()))));
                 tell_head(report, printer);
             }
             Some(b) => {
