@@ -5,6 +5,7 @@
 mod bad;
 mod limits;
 mod mutants;
+mod running;
 mod shipped;
 
 use engine_core::playbook::Playbook;
