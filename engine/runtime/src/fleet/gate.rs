@@ -87,15 +87,8 @@ impl PolicyGate {
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self {
-            switches,
-            policy,
-            view,
-            playbooks,
-            history: History::new(Arc::clone(&journal)),
-            journal,
-            clock,
-        }
+        let history = History::new(Arc::clone(&journal), &policy);
+        Self { switches, policy, view, playbooks, history, journal, clock }
     }
 
     /// Says why a plan must not be carried out any more, whoever approved it: what it stands on was changed (rule 11).

@@ -6,10 +6,10 @@ use engine_core::action::EffectClass;
 use engine_core::known::{Cause, Unknown};
 use engine_core::model::RunId;
 use engine_core::plan::Plan;
-use engine_core::policy::{GpuIdentity, Held, Ledger, PastRun};
+use engine_core::policy::{GpuIdentity, Held, Ledger, PastRun, Policy};
 use engine_core::run::{Event, EventKind, RunState, Status, fold};
 use engine_core::value::Value;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -23,6 +23,8 @@ const AGAIN: usize = 1_000;
 #[derive(Debug)]
 pub struct History {
     journal: Arc<dyn Journal>,
+    /// How far back a policy looks at most.
+    reach: SignedDuration,
     known: Mutex<Known>,
 }
 
@@ -40,9 +42,14 @@ struct Entry {
 }
 
 impl History {
-    /// Builds an empty history; it is read when it is first asked.
-    pub fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, known: Mutex::default() }
+    /// Builds an empty history; it is read when it is first asked. Runs that ended longer ago than the policy looks
+    /// back are not read.
+    pub fn new(journal: Arc<dyn Journal>, policy: &Policy) -> Self {
+        let rates = &policy.rates;
+        let offenders = &policy.repeat_offenders;
+        let all = [policy.attempts, offenders.gpu, offenders.slot, rates.reversible, rates.disruptive, rates.destructive];
+        let reach = all.iter().map(|r| r.per.duration()).max().unwrap_or_default();
+        Self { journal, reach, known: Mutex::default() }
     }
 
     /// Returns everything the policy counts, with the locks that are held now. The runs on record are read again if they
@@ -54,7 +61,7 @@ impl History {
         }
         let mut known = self.known.lock().await;
         if known.read_at.is_none_or(|at| at < read_after) {
-            match self.refresh(&mut known.runs).await {
+            match self.refresh(&mut known.runs, now).await {
                 Ok(()) => known.read_at = Some(now),
                 Err(e) => ledger.gap(Unknown::new(Cause::ReadFailed, format!("the runs on record: {e}"))),
             }
@@ -70,10 +77,17 @@ impl History {
         ledger
     }
 
-    async fn refresh(&self, known: &mut BTreeMap<RunId, Entry>) -> Result<(), JournalError> {
+    async fn refresh(&self, known: &mut BTreeMap<RunId, Entry>, now: Timestamp) -> Result<(), JournalError> {
         let limit = if known.is_empty() { FIRST } else { AGAIN };
-        for line in self.journal.runs(None, false, limit).await? {
+        let from = now.saturating_sub(self.reach).unwrap_or(Timestamp::MIN);
+        known.retain(|_, e| e.last_event_at >= from || !e.is_over());
+        let lines = self.journal.runs(None, false, limit).await?;
+        let unread = lines.len() == FIRST && lines.last().is_some_and(|l| l.last_event_at >= from);
+        for line in lines {
             if known.get(&line.run).is_some_and(|e| e.last_event_at == line.last_event_at && e.is_over()) {
+                continue;
+            }
+            if line.status.is_terminal() && line.last_event_at < from {
                 continue;
             }
             // A plan that was not begun counts for nothing, and need not be read.
@@ -84,6 +98,10 @@ impl History {
             if let Ok(state) = fold(&events) {
                 known.insert(line.run, Entry::of(&state, &events));
             }
+        }
+        if unread {
+            let what = "runs of the journal within the policy's reach, so that it cannot be counted";
+            return Err(JournalError::TooMany { what, count: FIRST, limit: FIRST - 1 });
         }
         Ok(())
     }

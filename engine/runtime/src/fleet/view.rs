@@ -1,11 +1,11 @@
 //! The fleet as the scheduler tells it, kept for a moment.
 
-use crate::ports::{Clock, Read, Scheduler};
+use crate::ports::{Clock, Observed, Read, Scheduler};
 use engine_core::incident::{Place, Shape};
 use engine_core::known::{Known, Unknown};
-use engine_core::model::PendingJob;
+use engine_core::model::{Partition, PendingJob};
 use engine_core::policy::{Fleet, GroupKind, Layout, Seen, UNKNOWN_RACK};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,19 +16,23 @@ pub struct FleetView {
     clock: Arc<dyn Clock>,
     layout: Layout,
     kept: Mutex<Option<Fleet>>,
+    partitions: Mutex<Option<Observed<Vec<Partition>>>>,
 }
+
+/// How long a list of partitions serves: it changes when somebody edits slurm.conf.
+const PARTITIONS: SignedDuration = SignedDuration::from_secs(60);
 
 impl FleetView {
     /// Builds the view; `layout` says which nodes share a rack or a fabric.
     pub fn new(scheduler: Arc<dyn Scheduler>, clock: Arc<dyn Clock>, layout: Layout) -> Self {
-        Self { scheduler, clock, layout, kept: Mutex::new(None) }
+        Self { scheduler, clock, layout, kept: Mutex::new(None), partitions: Mutex::new(None) }
     }
 
     /// Reads everything now.
     pub async fn fresh(&self) -> Fleet {
         let at = self.clock.now();
         let (nodes, partitions, reservations) =
-            tokio::join!(self.scheduler.nodes(), self.scheduler.partitions(), self.scheduler.reservations());
+            tokio::join!(self.scheduler.nodes(), self.partitions(at), self.scheduler.reservations());
         let seen = Seen {
             nodes: known(nodes.as_ref().map(|o| o.value.as_slice())),
             partitions: known(partitions.as_ref().map(|o| o.value.as_slice())),
@@ -42,6 +46,16 @@ impl FleetView {
     /// Reads what pending jobs asked for.
     pub async fn pending(&self) -> Read<Vec<PendingJob>> {
         self.scheduler.pending().await
+    }
+
+    async fn partitions(&self, now: Timestamp) -> Read<Vec<Partition>> {
+        let kept = self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = kept.filter(|p| now.duration_since(p.at) <= PARTITIONS) {
+            return Ok(known);
+        }
+        let read = self.scheduler.partitions().await?;
+        *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+        Ok(read)
     }
 
     /// Returns the last look, if it is not older than `limit`; else reads.
