@@ -90,6 +90,19 @@ pub struct Cost {
     pub moment: Moment,
 }
 
+impl Cost {
+    /// Says until when a run may be put off because it then costs the queue less; `None` for now.
+    ///
+    /// Only for work that can wait: until then the node stays in service and takes new jobs, which is wrong for a GPU
+    /// that loses them. It never says so twice: at the moment itself the run begins, whatever has started there since.
+    pub fn put_off(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.moment {
+            Moment::At { at, .. } if now < at => Some(at),
+            _ => None,
+        }
+    }
+}
+
 /// A job that holds the node up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
