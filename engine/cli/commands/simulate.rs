@@ -80,6 +80,7 @@ pub(crate) fn run(args: &SimulateArgs, printer: &mut Printer) -> Result<Exit, Cl
         rate: args.rate,
         only: args.only,
         deaths: args.death.clone(),
+        careless: false,
     };
     if let Some(Only { node, .. }) = options.only
         && node >= options.nodes

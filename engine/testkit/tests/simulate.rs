@@ -2,7 +2,7 @@
 //! purpose is found, shrunk to one incident, and shown again.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
 
-use engine_testkit::simulate::{Progress, Report, SimulateOptions, simulate_many};
+use engine_testkit::simulate::{Progress, Report, SimulateOptions, shrink, simulate_many};
 
 fn small(seed: u64) -> SimulateOptions {
     SimulateOptions { nodes: 60, hours: 300, seed, rate: 400.0, ..SimulateOptions::default() }
@@ -32,4 +32,30 @@ fn no_rule_is_broken_in_a_month_of_faults_and_people() {
     }
     assert!(report.died_in_write > 3 && report.died_between > 3, "{shown}");
     assert!(report.world.cures > 20 && report.world.jobs_finished > 20, "{shown}");
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story_on_any_number_of_threads() {
+    let tell = |jobs| {
+        let report =
+            Report { thread_seconds: 0.0, ..run(&SimulateOptions { hours: 60, ..small(5) }, 3, jobs) };
+        serde_json::to_string(&report).unwrap()
+    };
+    assert_eq!(tell(1), tell(3));
+}
+
+#[test]
+fn what_is_broken_on_purpose_is_found_and_shrunk_to_one_incident() {
+    // An engine that is shown an old reason as a fresh one overrules people: rule 4.
+    let options = SimulateOptions { careless: true, ..small(3) };
+    let report = run(&options, 1, 1);
+    let found = report.found.iter().find(|f| f.violation.rule == 4).expect("nobody noticed");
+    let trace = shrink(&options, found).unwrap().expect("it did not show itself again");
+    let only = trace.options.only.expect("it was not narrowed down");
+    assert!(only.incident.is_some(), "{:?}", trace.options);
+    assert_eq!((trace.violation.rule, &trace.violation.node), (4, &found.violation.node));
+    assert!(trace.history.iter().any(|e| e.what.contains("BREAKS RULE 4")), "{:?}", trace.history);
+    assert!(trace.journal.iter().any(|line| line.contains("intent")), "{:?}", trace.journal);
+    // The part alone shows it again, and no other way of running it hides it.
+    assert_eq!(run(&trace.options, 1, 1).found.first().map(|f| f.violation.rule), Some(4));
 }

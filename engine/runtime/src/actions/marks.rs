@@ -25,7 +25,11 @@ impl Performer for Lock {
         let now = ctx.engine.ports.clock.now();
         match ctx.engine.ports.journal.take_lease(node, &ctx.state.run, now).await {
             Ok(Lease::Taken { token }) => {
-                let end = reservation_end(ctx, now);
+                // A creation that timed out may still be applied: a retry asks for the very same reservation, so that it
+                // is known for ours when it comes.
+                let first =
+                    ctx.state.contexts.get(&Effect::Lock).and_then(|c| lock_of(ctx, c)).map(|l| l.end);
+                let end = first.filter(|end| *end > now).unwrap_or_else(|| reservation_end(ctx, now));
                 ready.with_context(
                     serde_json::json!({ "end": end, "token": token, "name": reservation_name(node) }),
                 )

@@ -5,6 +5,7 @@
 //! virtual time jumps from event to event.
 
 mod agenda;
+mod careless;
 mod cases;
 mod many;
 mod mortal;
@@ -44,6 +45,9 @@ pub struct SimulateOptions {
     pub only: Option<Only>,
     /// Engines that die at a time, beside those that die anyway: time since the start, and which engine.
     pub deaths: Vec<(SignedDuration, usize)>,
+    /// Gives the engines a scheduler that shows them the node as it was some minutes ago, as a cache would: to see that
+    /// the rules find what comes of it.
+    pub careless: bool,
 }
 
 /// A part of a simulation.
@@ -57,7 +61,7 @@ pub struct Only {
 
 impl Default for SimulateOptions {
     fn default() -> Self {
-        Self { nodes: 1_000, hours: 720, seed: 1, rate: 1.0, only: None, deaths: Vec::new() }
+        Self { nodes: 1_000, hours: 720, seed: 1, rate: 1.0, only: None, deaths: Vec::new(), careless: false }
     }
 }
 
@@ -106,7 +110,7 @@ async fn run(
     let world = SimWorld::new(config(options));
     let start = world.now();
     let spawner = Spawner::default();
-    let site = Site::new(&world, &spawner, playbook, Arc::new(Renderer::new()), options.seed);
+    let site = Site::new(&world, &spawner, playbook, Arc::new(Renderer::new()), options);
     let items = agenda::draw(options);
     let director = direct(Arc::clone(&site), items, start, progress);
     let runtime = SimRuntime::new(&world);

@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub(super) trait Mourner: Send + Sync {
     /// Says whether nobody has died in this write before: once is enough.
     fn is_first(&self, run: &RunId, after: u64) -> bool;
+    /// These events are on record, and the engine that wrote them will not tell anybody.
+    fn recorded(&self, events: &[Event], state: &RunState);
     /// The process of this engine died in a write of this run.
     fn died(&self, engine: usize, run: &RunId);
 }
@@ -77,7 +79,9 @@ impl Journal for MortalJournal {
             None => self.inner.append(run, after, at, kinds).await,
             Some(recorded) => {
                 if recorded {
-                    self.inner.append(run, after, at, kinds.clone()).await?;
+                    let events = self.inner.append(run, after, at, kinds.clone()).await?;
+                    let state = self.inner.state(run).await?;
+                    self.mourner.recorded(&events, &state);
                 }
                 self.inner.kill();
                 self.mourner.died(self.engine, run);

@@ -2,6 +2,8 @@
 //!
 //! A process dies in a write or between two; everything it does is dropped, and a while later another one takes over.
 
+use super::SimulateOptions;
+use super::careless::Careless;
 use super::cases::{Case, Cases};
 use super::mortal::{MortalJournal, Mourner, mix};
 use crate::ports::{SimActuator, SimClock, SimScheduler};
@@ -12,7 +14,8 @@ use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::plan::Render;
 use engine_core::playbook::Playbook;
-use engine_runtime::engine::{Engine, EngineConfig, Ports};
+use engine_core::run::{Event, RunState};
+use engine_runtime::engine::{Engine, EngineConfig, Observer as _, Ports};
 use engine_runtime::journal::{Journal, MemoryJournal};
 use engine_runtime::ports::{Clock as _, Ids};
 use jiff::{SignedDuration, Timestamp};
@@ -43,6 +46,7 @@ pub(super) struct Site {
     pub(super) playbook: Arc<Playbook>,
     pub(super) cases: Cases,
     pub(super) seed: u64,
+    careless: bool,
     /// The journals of the two sites, as a person's command line opens them.
     pub(super) desks: [MemoryJournal; 2],
     render: Arc<dyn Render + Send + Sync>,
@@ -94,7 +98,7 @@ impl Site {
         spawner: &Spawner,
         playbook: Arc<Playbook>,
         render: Arc<dyn Render + Send + Sync>,
-        seed: u64,
+        options: &SimulateOptions,
     ) -> Arc<Self> {
         let warden = Arc::new(Warden::new(world, config().fact_max_age));
         let site = Arc::new_cyclic(|me| Self {
@@ -104,7 +108,8 @@ impl Site {
             warden,
             playbook,
             cases: Cases::default(),
-            seed,
+            seed: options.seed,
+            careless: options.careless,
             desks: [MemoryJournal::passing(), MemoryJournal::passing()],
             render,
             me: me.clone(),
@@ -183,9 +188,6 @@ impl Site {
     /// Starts an engine anew and has it pick up what nobody carries on.
     async fn restart(self: &Arc<Self>, engine: usize) {
         let Some(process) = self.start(engine) else { return };
-        if let Err(e) = self.warden.catch_up(&process.journal).await {
-            self.world.report(1, None, format!("the journal could not be read after a death: {e}"));
-        }
         let Ok(orphans) = process.journal.orphans().await else { return };
         for run in orphans {
             if let Some(case) = self.cases.of_run(&run) {
@@ -208,7 +210,9 @@ impl Site {
     /// Builds what an engine uses for one case: how its calls go is the chance of the case's node.
     fn for_case(&self, process: &Process, case: &Case) -> Engine {
         let mut engine = process.engine.clone();
-        engine.ports.scheduler = Arc::new(SimScheduler::for_node(&self.world, &case.node));
+        let honest = SimScheduler::for_node(&self.world, &case.node);
+        engine.ports.scheduler =
+            if self.careless { Arc::new(Careless::new(honest)) } else { Arc::new(honest) };
         let id = format!("{}-{}{}", case.name, process.index, case.next_attempt());
         engine.ports.ids = Arc::new(OneId(RunId::new(&id).unwrap_or_else(|_| RunId::unknown())));
         engine
@@ -245,6 +249,12 @@ impl Mourner for Bell {
         self.0.upgrade().is_some_and(|site| lock(&site.state).struck.insert((run.clone(), after)))
     }
 
+    fn recorded(&self, events: &[Event], state: &RunState) {
+        if let Some(site) = self.0.upgrade() {
+            events.iter().for_each(|e| site.warden.on_event(e, state));
+        }
+    }
+
     fn died(&self, engine: usize, run: &RunId) {
         if let Some(site) = self.0.upgrade() {
             site.die(engine, Some(run.clone()));
@@ -254,5 +264,5 @@ impl Mourner for Bell {
 
 /// The engine's limits in a simulation: those of a real cluster, and a slower look at nodes that are waited for.
 fn config() -> EngineConfig {
-    EngineConfig { poll: SignedDuration::from_mins(1), ..EngineConfig::default() }
+    EngineConfig { poll: SignedDuration::from_mins(2), ..EngineConfig::default() }
 }
