@@ -159,7 +159,8 @@ fn without_load(event: &mut Event) -> Event {
     let take = std::mem::take::<serde_json::Value>;
     match &mut event.kind {
         EventKind::Intent { guard, context, .. } => {
-            let load = (std::mem::take(&mut guard.facts), std::mem::take(&mut guard.conditions), take(context));
+            let load =
+                (std::mem::take(&mut guard.facts), std::mem::take(&mut guard.conditions), take(context));
             let slim = event.clone();
             if let EventKind::Intent { guard, context, .. } = &mut event.kind {
                 (guard.facts, guard.conditions, *context) = load;

@@ -4,7 +4,8 @@ use crate::contract::{Bed, contract};
 use crate::damage::{broken, forge};
 use crate::sample::{Site, at, node, noted, proposed, run};
 use engine_runtime::journal::{
-    CrashPoint, Journal, JournalError, MAX_RECORD, MAX_RECORDS, MemoryJournal, NewRecord, Record, StreamName,
+    CrashPoint, Journal, JournalError, MAX_RECORD, MAX_RECORDS, MemoryJournal, NewRecord, OpenMode, Record,
+    SqliteJournal, StreamName,
 };
 use proptest::prelude::*;
 
@@ -285,6 +286,44 @@ async fn a_damaged_page_of_records_names_the_first_that_cannot_be_read() {
     assert!(b.why.contains("damaged"), "{b}");
 }
 
+/// Copies the filled journal, made once.
+fn copied(runtime: &tokio::runtime::Runtime) -> Site {
+    static IMAGE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    let image = IMAGE.get_or_init(|| std::fs::read(runtime.block_on(filled()).file()).unwrap());
+    let site = Site::new();
+    std::fs::write(site.file(), image).unwrap();
+    std::fs::set_permissions(site.file(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    site
+}
+
+/// Reads both streams as anybody would.
+fn both(runtime: &tokio::runtime::Runtime, j: &dyn Journal) -> Result<Vec<Record>, JournalError> {
+    let mut all = runtime.block_on(j.load_records(&stream("fleet"), 0, 100))?;
+    all.extend(runtime.block_on(j.load_records(&stream("audit"), 0, 100))?);
+    Ok(all)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any byte of the file: either it is found, or every record reads as before.
+    #[test]
+    fn no_changed_byte_of_the_file_changes_a_record(place in any::<prop::sample::Index>(), mask in 1_u8..) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let site = copied(&runtime);
+        let before = both(&runtime, &site.open()).unwrap();
+        let mut bytes = std::fs::read(site.file()).unwrap();
+        let at = place.index(bytes.len());
+        bytes[at] ^= mask;
+        std::fs::write(site.file(), bytes).unwrap();
+        let Ok(j) = SqliteJournal::open(&site.file(), OpenMode::ReadWrite) else { return Ok(()) };
+        if let Ok(report) = runtime.block_on(j.verify()) && report.broken.is_none() {
+            prop_assert_eq!((report.events, report.records, report.streams), (20, 4, 2));
+            prop_assert_eq!(both(&runtime, &j).unwrap(), before);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -295,12 +334,8 @@ proptest! {
         column in prop::sample::select(&["stream", "at", "kind", "body", "prev_hash", "hash"][..]),
         place in any::<prop::sample::Index>(), mask in 1_u8..,
     ) {
-        static IMAGE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let image = IMAGE.get_or_init(|| std::fs::read(runtime.block_on(filled()).file()).unwrap());
-        let site = Site::new();
-        std::fs::write(site.file(), image).unwrap();
-        std::fs::set_permissions(site.file(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let site = copied(&runtime);
         let db = site.raw();
         let mut bytes: Vec<u8> = db
             .query_row(&format!("SELECT CAST({column} AS BLOB) FROM records WHERE pos = ?1"), [pos], |r| r.get(0))
