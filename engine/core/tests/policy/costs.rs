@@ -115,6 +115,8 @@ fn what_a_drain_wastes_is_what_no_job_uses_until_the_last_one_ends() {
         &[("n001", Some("2026-11-21T13:00:00Z")), ("n001", Some("2026-11-21T14:00:00Z")), ("n002", None)],
     );
     let c = s.cost();
+    assert_eq!(c.put_off(now()), Some(at("2026-11-21T14:00:00Z")));
+    assert_eq!(c.put_off(at("2026-11-21T14:00:00Z")), None, "it is put off once");
     // Two idle GPUs for two hours, then eight for half an hour; at most all eight for the whole time.
     assert_eq!(
         (c.gpu_minutes_least, c.gpu_minutes_most),
@@ -128,8 +130,6 @@ fn what_a_drain_wastes_is_what_no_job_uses_until_the_last_one_ends() {
     assert_eq!(c.free_at, Known::Known(at("2026-11-21T14:00:00Z")));
     let moment = Moment::At { at: at("2026-11-21T14:00:00Z"), saves: Known::Known(240) };
     assert_eq!(c.moment, moment);
-    assert_eq!(c.put_off(now()), Some(at("2026-11-21T14:00:00Z")));
-    assert_eq!(c.put_off(at("2026-11-21T14:00:00Z")), None, "it is put off once");
     assert_eq!(Scene::new().cost().put_off(now()), None);
     let short =
         Scene { idle_gap: Period::hours(1), ..Scene::busy(6, &[("n001", Some("2026-11-21T14:00:00Z"))]) };
