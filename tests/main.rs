@@ -9,6 +9,7 @@
     reason = "in a test an expectation that does not hold is the failure"
 )]
 
+mod checker;
 mod docs;
 mod fakes;
 mod house;

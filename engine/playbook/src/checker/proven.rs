@@ -20,7 +20,7 @@ impl Proven {
             return verdict.clone();
         }
         // Not under the lock: others need not wait. Two that check the same one come to the same verdict.
-        let verdict = check(playbook).map(|_| ()).map_err(|refusal| Arc::from(refusal));
+        let verdict = check(playbook).map(|_| ()).map_err(Arc::from);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(digest.clone(), verdict.clone());
         verdict
