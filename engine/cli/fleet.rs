@@ -78,8 +78,7 @@ impl Fleet {
             engine,
             Arc::clone(&self.intake),
             Arc::clone(&self.log),
-            // What an engine chooses by itself was played in every situation first.
-            Arc::new(ByFault::newest(library.proven().playbooks())),
+            Arc::new(ByFault::newest(library.playbooks())),
             Arc::new(SystemSpawn),
             config,
         )

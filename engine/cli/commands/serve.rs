@@ -3,8 +3,10 @@
 use super::Global;
 use super::run::Live;
 use crate::exit::{CliError, Exit};
-use crate::printer::Printer;
+use crate::printer::{Printer, Tone, paint, tame};
 use crate::site::{Access, open};
+use engine_core::diag::Severity;
+use engine_playbook::render::one_line;
 use engine_runtime::fleet::DispatcherConfig;
 use jiff::SignedDuration;
 use std::sync::Arc;
@@ -44,7 +46,14 @@ pub(crate) async fn run(args: &ServeArgs, global: &Global, printer: &mut Printer
         workers: args.workers.into(),
         ..DispatcherConfig::default()
     };
-    let dispatcher = fleet.dispatcher(site.engine.clone(), site.library(), config);
+    // What an engine chooses by itself was played in every situation first.
+    let library = site.library().proven();
+    for item in library.broken() {
+        let error = item.loaded.diagnostics.iter().find(|d| d.severity == Severity::Error);
+        let why = error.map_or_else(String::new, |d| one_line(d, &item.loaded.source));
+        printer.say(format!("{} not used: {}", paint(Tone::Warn, "warning:"), tame(&why)));
+    }
+    let dispatcher = fleet.dispatcher(site.engine.clone(), &library, config);
     let open = fleet.log.read(engine_core::incident::FleetState::open).await;
     printer.say(format!("serving {nodes} nodes; {open} incidents are open; ctrl-c stops"));
     let mut working = tokio::spawn({

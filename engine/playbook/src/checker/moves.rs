@@ -218,6 +218,11 @@ impl Moves<'_> {
             }
         }
         self.event(Told::Denies, ended(End::Rejected, "denied"));
+        // The first yes runs out while a second one is waited for, once.
+        let given = s.state.approvals.len();
+        if given > 0 && usize::from(s.state.valid_approvals(s.now)) == given {
+            self.add(Told::YesLapses, Vec::new()).later = Some(later(s.now, SignedDuration::from_mins(20)));
+        }
         if let Some(t) = s.state.approval_expires_at {
             self.add(Told::RequestLapses, Vec::new()).later = Some(t);
         }

@@ -125,7 +125,7 @@ fn tell(subject: &Subject<'_>, mv: &Move, follows: Option<&Told>, out: &mut Trac
         }
         Told::Denies => out.add(Person, "says no"),
         Told::RequestLapses => out.add(World, "nobody answers in time"),
-        Told::YesLapses => out.add(World, "the engine is away until the approval has run out"),
+        Told::YesLapses => out.add(World, "time goes by, and what was approved has run out"),
         Told::Voids => out.add(Engine, "asks again: the approval has run out"),
         Told::Starts => out.add(Engine, "starts the run"),
         Told::NotYet => out.add(Engine, "waits: a budget, a breaker or a pause stands in the way"),

@@ -117,6 +117,10 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     /// The verdict is the same whether situations are merged or not.
     #[test]
