@@ -241,7 +241,7 @@ struct Seat<'a> {
 /// Everybody who takes part.
 #[derive(Default)]
 struct Seats<'a> {
-    seats: BTreeMap<u64, Seat<'a>>,
+    taken: BTreeMap<u64, Seat<'a>>,
     next_id: u64,
     ready: Arc<Ready>,
     /// Those who neither sleep nor are ready: they wait for something outside.
@@ -255,15 +255,15 @@ impl<'a> Seats<'a> {
         let flag = Arc::new(Flag { id, woken: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
         let waker = Waker::from(Arc::clone(&flag));
         lock(&self.ready.list).push(id);
-        self.seats.insert(id, Seat { name, group, task, flag, waker });
+        self.taken.insert(id, Seat { name, group, task, flag, waker });
     }
 
     /// Lets newcomers in and ends groups.
     fn attend(&mut self, spawner: &Spawner) {
         let Desk { new, ended } = spawner.take();
         if !ended.is_empty() {
-            self.seats.retain(|_, s| !s.group.is_some_and(|g| ended.contains(&g)));
-            self.restless.retain(|id| self.seats.contains_key(id));
+            self.taken.retain(|_, s| !s.group.is_some_and(|g| ended.contains(&g)));
+            self.restless.retain(|id| self.taken.contains_key(id));
         }
         for n in new {
             self.add(n.name, n.group, n.task);
@@ -276,7 +276,7 @@ impl<'a> Seats<'a> {
         ids.sort_unstable();
         let mut moved = false;
         for id in ids {
-            let Some(seat) = self.seats.get_mut(&id) else { continue };
+            let Some(seat) = self.taken.get_mut(&id) else { continue };
             seat.flag.woken.store(false, Ordering::SeqCst);
             moved = true;
             world.lock().seat = Some(id);
@@ -287,7 +287,7 @@ impl<'a> Seats<'a> {
                 w.sleeps(id)
             };
             if done {
-                self.seats.remove(&id);
+                self.taken.remove(&id);
             }
             if done || sleeps {
                 self.restless.remove(&id);
@@ -299,7 +299,7 @@ impl<'a> Seats<'a> {
     }
 
     fn names_of_restless(&self) -> Vec<String> {
-        self.restless.iter().filter_map(|id| self.seats.get(id)).map(|s| s.name.clone()).collect()
+        self.restless.iter().filter_map(|id| self.taken.get(id)).map(|s| s.name.clone()).collect()
     }
 }
 
@@ -363,7 +363,7 @@ impl SimRuntime {
                     }
                     continue;
                 }
-                if seats.seats.is_empty() {
+                if seats.taken.is_empty() {
                     break;
                 }
                 if seats.restless.is_empty() {

@@ -8,7 +8,7 @@ use engine_core::condition::Truth;
 use engine_core::digest::Digest;
 use engine_core::fact::Source;
 use engine_core::model::{NodeName, RunId};
-use engine_core::plan::{MAX_ATTEMPTS, Plan};
+use engine_core::plan::{MAX_ATTEMPTS, Plan, PlannedStep};
 use engine_core::run::{Effect, End, Event, EventKind, GuardReport, OutcomeKind, Resolution, RunState, fold};
 use engine_runtime::engine::Observer;
 use engine_runtime::journal::{Journal, JournalError};
@@ -199,7 +199,7 @@ impl Warden {
 
     fn came_out(&self, book: &mut Book, event: &Event, state: &RunState, effect: Effect, done: bool) {
         let node = &state.plan.target.node;
-        let verifies = state.step_of(effect).and_then(|s| s.spec()).is_some_and(|s| s.verifies);
+        let verifies = state.step_of(effect).and_then(PlannedStep::spec).is_some_and(|s| s.verifies);
         if let Some(sheet) = book.open.get_mut(&event.run) {
             sheet.intents.remove(&effect);
             if done && verifies {
@@ -253,7 +253,9 @@ impl Warden {
                 Err(e) => return Err(e),
             };
             let Ok(state) = fold(&events) else { continue };
-            events.iter().for_each(|e| self.hear(e, &state));
+            for e in &events {
+                self.hear(e, &state);
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use engine_core::model::NodeName;
 use engine_core::run::{Effect, End, Event, EventKind, OutcomeKind};
 use engine_playbook::{Library, Renderer};
 use engine_runtime::engine::{Engine, EngineConfig, Ports};
-use engine_runtime::journal::{Journal, JournalError, MemoryJournal, RunSummary};
+use engine_runtime::journal::{Journal, MemoryJournal};
 use engine_runtime::ports::Clock;
 use engine_testkit::demo::orphan_drains;
 use engine_testkit::oncall::{Outcome, Watch};
@@ -185,7 +185,10 @@ async fn left_behind(world: &SimWorld, journal: &MemoryJournal) -> Vec<String> {
         let ended = journal.runs(r.nodes.known().and_then(|n| n.first()), false, 9).await.unwrap();
         // One that slurmctld would not let go, or made after it had timed out and was looked for, ends by itself; the
         // run says so.
-        let told = ended.iter().any(|run| cannot_know_its_lock(run, journal));
+        let mut told = false;
+        for run in &ended {
+            told |= cannot_know_its_lock(&journal.load(&run.run).await.unwrap());
+        }
         if ends > longest || !told {
             wrong.push(format!("reservation {} is left until {ends}", r.name));
         }
@@ -196,8 +199,7 @@ async fn left_behind(world: &SimWorld, journal: &MemoryJournal) -> Vec<String> {
     wrong
 }
 
-fn cannot_know_its_lock(run: &RunSummary, journal: &MemoryJournal) -> bool {
-    let events = futures_now(journal.load(&run.run));
+fn cannot_know_its_lock(events: &[Event]) -> bool {
     let last = events.iter().rev().find_map(|e| match &e.kind {
         EventKind::Finished { effect: Effect::Unlock, outcome, .. } => Some(outcome.kind),
         EventKind::Resolved { effect: Effect::Unlock, .. } => Some(OutcomeKind::Ambiguous),
@@ -208,16 +210,6 @@ fn cannot_know_its_lock(run: &RunSummary, journal: &MemoryJournal) -> bool {
         _ => false,
     });
     came_late || last.is_some_and(|kind| kind != OutcomeKind::Succeeded)
-}
-
-/// Answers of a journal in memory are there at once.
-fn futures_now(load: impl Future<Output = Result<Vec<Event>, JournalError>>) -> Vec<Event> {
-    let mut load = std::pin::pin!(load);
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    match load.as_mut().poll(&mut cx) {
-        std::task::Poll::Ready(events) => events.unwrap(),
-        std::task::Poll::Pending => panic!("a journal in memory does not wait"),
-    }
 }
 
 /// The seeds, or the one that is to be replayed: `CHAOS_SEED=7`.

@@ -153,7 +153,7 @@ impl Scene {
             let appends = journal.appends();
             judge::judge(&stage, &last, appends, trouble).await
         };
-        SimRuntime::new(&world).run(play).await
+        Box::pin(SimRuntime::new(&world).run(play)).await
     }
 }
 

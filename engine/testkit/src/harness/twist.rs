@@ -198,12 +198,15 @@ pub const RESERVATION: &str = "theirs";
 
 impl fmt::Display for Twist {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = |p: &CrashPoint| if *p == CrashPoint::Before { "before" } else { "after" };
+        let side = |point: &CrashPoint| if *point == CrashPoint::Before { "before" } else { "after" };
         match self {
             Self::Nothing => f.write_str("nothing"),
-            Self::Crash { first: (n, p), second: None } => write!(f, "crash {} append {n}", side(p)),
-            Self::Crash { first: (n, p), second: Some((m, q)) } => {
-                write!(f, "crash {} append {n}, then {} append {m}", side(p), side(q))
+            Self::Crash { first, second } => {
+                write!(f, "crash {} append {}", side(&first.1), first.0)?;
+                match second {
+                    Some(second) => write!(f, ", then {} append {}", side(&second.1), second.0),
+                    None => Ok(()),
+                }
             }
             Self::Call { number, way } => write!(f, "call {number}: {way:?}"),
             Self::Foreign { after, delay, change } => {

@@ -21,6 +21,8 @@ const REPEAT: SignedDuration = SignedDuration::from_mins(5);
 const LOOKS: u32 = 400;
 /// Times that planning is tried while the world cannot be read.
 const PLAN_ATTEMPTS: u32 = 6;
+/// Times that people try to give a repaired node back.
+const RESUMES: u32 = 12;
 /// Times that one engine goes on with a run that waits.
 const GOES: u32 = 40;
 
@@ -386,7 +388,12 @@ async fn repair(site: &Site, case: &Case) {
         drop(person(PersonAction::ResumeJob { job }));
     }
     site.clock.sleep(SignedDuration::from_mins(3)).await;
-    if !site.is_in_service(node) && !site.warden.is_busy(node) {
+    // Slurm refuses while the node reboots: people try again.
+    for _ in 0..RESUMES {
+        if site.is_in_service(node) || site.warden.is_busy(node) {
+            return;
+        }
         drop(person(PersonAction::Resume { node: node.clone() }));
+        site.clock.sleep(REPEAT).await;
     }
 }

@@ -251,7 +251,9 @@ impl Mourner for Bell {
 
     fn recorded(&self, events: &[Event], state: &RunState) {
         if let Some(site) = self.0.upgrade() {
-            events.iter().for_each(|e| site.warden.on_event(e, state));
+            for e in events {
+                site.warden.on_event(e, state);
+            }
         }
     }
 
