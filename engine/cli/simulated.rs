@@ -132,5 +132,5 @@ pub(crate) async fn one_run(
         let effects = events.iter().filter(|e| matches!(e.kind, EventKind::Intent { .. })).count();
         Ok((engine.state(&run).await?, wall, effects.max(1)))
     };
-    SimRuntime::new(world).run(work).await.map_err(|e| CliError::caused("the simulation", e))?
+    Box::pin(SimRuntime::new(world).run(work)).await.map_err(|e| CliError::caused("the simulation", e))?
 }

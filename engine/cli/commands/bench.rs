@@ -249,7 +249,7 @@ async fn measure_journal(path: &Path, rounds: usize, figures: &mut Vec<Figure>) 
     let mut commits = Vec::new();
     let mut steps = Vec::new();
     for i in 0..rounds {
-        let (state, wall, count) = crate::simulated::one_run(&site, i).await?;
+        let (state, wall, count) = Box::pin(crate::simulated::one_run(&site, i)).await?;
         steps.push(wall.as_secs_f64() * 1e3 / count as f64);
         let note = vec![EventKind::Noted { text: "bench".into() }];
         let start = Instant::now();
