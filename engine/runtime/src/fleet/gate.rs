@@ -7,8 +7,8 @@ use super::cost::reckon;
 use super::history::{History, gpu_of};
 use super::log::FleetLog;
 use super::view::FleetView;
-use crate::gather::Situation;
 use crate::engine::{Gate, Judgement, Pass};
+use crate::gather::Situation;
 use crate::journal::{Admit, HeldLease, Journal, Lease, LockKey};
 use crate::ports::Clock;
 use async_trait::async_trait;
@@ -17,7 +17,9 @@ use engine_core::incident::Affected;
 use engine_core::model::{NodeName, RunId};
 use engine_core::ownership::reservation_name;
 use engine_core::plan::Plan;
-use engine_core::policy::{Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge};
+use engine_core::policy::{
+    Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge,
+};
 use engine_core::run::{Actor, ActorKind, Effect, RunState, Status};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;

@@ -47,7 +47,14 @@ impl History {
     pub fn new(journal: Arc<dyn Journal>, policy: &Policy) -> Self {
         let rates = &policy.rates;
         let offenders = &policy.repeat_offenders;
-        let all = [policy.attempts, offenders.gpu, offenders.slot, rates.reversible, rates.disruptive, rates.destructive];
+        let all = [
+            policy.attempts,
+            offenders.gpu,
+            offenders.slot,
+            rates.reversible,
+            rates.disruptive,
+            rates.destructive,
+        ];
         let reach = all.iter().map(|r| r.per.duration()).max().unwrap_or_default();
         Self { journal, reach, known: Mutex::default() }
     }
