@@ -1,7 +1,7 @@
 //! The look before an effect: nobody changed the node, the conditions hold, the action's own guard agrees. It follows
 //! the runtime's, with the real comparison of what was seen and the real judgement of conditions.
 
-use super::judge::{class, gives_back};
+use super::effects::{class, gives_back};
 use super::machine::Machine;
 use super::moves::{JobThere, Moves, Obstacle, Told, guard};
 use super::node::Looked;

@@ -19,6 +19,7 @@
 //! The action's own guard against jobs is not counted on: a playbook has to be safe before that last line.
 
 mod diagnose;
+mod effects;
 mod explore;
 mod judge;
 mod look;

@@ -4,7 +4,7 @@
 //! moment is seen at the next look just the same. Between a look and the write that follows it nobody comes in, jobs
 //! on a node in service excepted.
 
-use super::judge::{class, gives_back, takes_out};
+use super::effects::{class, gives_back, takes_out};
 use super::machine::Machine;
 use super::node::Looked;
 use super::situation::Situation;

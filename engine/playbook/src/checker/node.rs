@@ -1,6 +1,6 @@
 //! What must be true of the node itself, whatever the journal says.
 
-use super::judge::class;
+use super::effects::class;
 use super::rule::{Holds, Rule, hold};
 use super::world::World;
 use engine_core::condition::Truth;

@@ -1,6 +1,7 @@
 //! One situation of a run: the engine's state, the judge's books, the node, and what nobody has told the engine yet.
 
-use super::judge::{Judge, Phase, effect_code};
+use super::effects::effect_code;
+use super::judge::{Judge, Phase};
 use super::machine::Machine;
 use super::moves::Move;
 use super::node::Looked;
