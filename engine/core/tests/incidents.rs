@@ -1,10 +1,11 @@
 //! Incidents as a fold: what alerts change, when breakers trip, and that a record reads back to the same state.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
 
+use engine_core::incident::Fingerprint;
 use engine_core::incident::{
     Alert, Closing, Counters, FleetEvent, FleetState, Heard, IncidentId, IntakeRules, NotHeard, Phase, Place,
     QueuedWork, Scope, Shape, StormRules, Trouble, hear, tick, trips,
 };
-use engine_core::incident::Fingerprint;
 use engine_core::model::{NodeName, RunId};
 use engine_core::run::Actor;
 use jiff::{SignedDuration, Timestamp};
@@ -232,7 +233,10 @@ fn troubles_stop_their_playbook() {
     assert_eq!(d.trip(4), [Scope::Playbook("a".into())]);
     // Released, it does not trip once more for the same.
     let (by, why) = (Actor::person("lead"), String::new());
-    d.write(5, FleetEvent::Released { scope: Scope::Playbook("a".into()), by, why, queued: QueuedWork::Drop });
+    d.write(
+        5,
+        FleetEvent::Released { scope: Scope::Playbook("a".into()), by, why, queued: QueuedWork::Drop },
+    );
     assert_eq!(d.trip(6), []);
 }
 

@@ -1,6 +1,7 @@
 //! Every embedded playbook, with one thing going wrong at every point where it can: the engine dies at every write to its
 //! journal, every call of a port fails in every way, everything arrives twice, and somebody else changes the node between
 //! any two events. Whatever happens, the rules hold and every run ends.
+#![expect(clippy::panic, reason = "helpers of tests may stop at once, as tests do")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
 
 use engine_core::playbook::Playbook;

@@ -1,5 +1,4 @@
 //! An engine that others are faster than, again and again: it decides anew each time, and gives up in the end.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
 
 use async_trait::async_trait;
 use engine_core::digest::Digest;
@@ -160,7 +159,7 @@ async fn an_event_is_decided_anew_64_times_and_not_for_ever() {
             let written = journal.load(&run).await.unwrap().len() - before;
             (run, result, written)
         };
-        let (run, result, written) = SimRuntime::new(&world).run(play).await.unwrap();
+        let (run, result, written) = SimRuntime::new(&world).run(Box::pin(play)).await.unwrap();
         match result {
             Ok(_) => assert!(succeeds, "{faster}"),
             Err(e @ EngineError::Outrun { .. }) => {

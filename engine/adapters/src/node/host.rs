@@ -118,7 +118,8 @@ pub fn job_cgroups(cgroup_root: &Path) -> Known<BTreeSet<String>> {
             let file_name = entry.file_name();
             let Some(text) = file_name.to_str() else { continue };
             // Below the root only: the root itself may lie in a directory of any name.
-            let in_slurm = dir.strip_prefix(cgroup_root).is_ok_and(|below| below.to_string_lossy().contains("slurm"));
+            let in_slurm =
+                dir.strip_prefix(cgroup_root).is_ok_and(|below| below.to_string_lossy().contains("slurm"));
             if let Some(job) = text.strip_prefix("job_").filter(|_| in_slurm) {
                 jobs.insert(job.to_owned());
                 continue;
