@@ -180,7 +180,8 @@ impl Inner {
         let page = &self.nodes[n].page;
         let problem = match (page.read_at, page.wrote_at) {
             (None, _) => Some("was never read".to_owned()),
-            (Some(read), Some(wrote)) if read < wrote => {
+            // A lock is a test-and-set: it may lawfully meet what another engine writes in the same moment.
+            (Some(read), Some(wrote)) if read < wrote && deed != "lock" => {
                 Some(format!("was last read at {read}, before the engine's own write at {wrote}"))
             }
             (Some(read), _) if self.now.duration_since(read) > READ_MAX_AGE => {
