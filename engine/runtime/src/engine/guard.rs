@@ -121,7 +121,22 @@ impl Engine {
     /// Makes sure right before a write that the node is still as the look showed it. The look may be old by now: a read
     /// was slow, or the node's tools were asked after it. Slurm has no compare-and-set, so what remains is the time
     /// from this read to the write.
-    pub(super) async fn still_so(&self, state: &RunState, look: &Look, mut prepared: Prepared) -> Prepared {
+    pub(super) async fn still_so(&self, state: &RunState, look: &Look, prepared: Prepared) -> Prepared {
+        let mut prepared = self.mark_is_still_so(state, look, prepared).await;
+        // What the conditions were judged on may have grown old meanwhile (rule 3).
+        let mut aged = prepared.report.facts.clone();
+        aged.expire(self.ports.clock.now(), self.config.fact_max_age);
+        let grown_old = |(name, f): (&str, &engine_core::fact::Fact)| {
+            prepared.report.facts.get(name).is_some_and(|was| was.value.is_known()) && !f.value.is_known()
+        };
+        if prepared.report.passed && aged.iter().any(grown_old) {
+            prepared.transient = true;
+            return prepared.refuse("what it rests on grew too old while slurmctld was asked again");
+        }
+        prepared
+    }
+
+    async fn mark_is_still_so(&self, state: &RunState, look: &Look, mut prepared: Prepared) -> Prepared {
         let clock = &self.ports.clock;
         let node = &state.plan.target.node;
         let age = |at: jiff::Timestamp| clock.now().duration_since(at);
