@@ -47,6 +47,16 @@ approval: hitl
 ends: drained
 ";
 
+/// An engine that serves; gone when dropped, also when the test fails.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Site {
     lab: Lab,
     dir: TempDir,
@@ -89,18 +99,15 @@ impl Site {
         c
     }
 
-    fn serve(&self) -> Child {
+    fn serve(&self) -> Serving {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.dir.path().join("serve.log"))
             .unwrap();
-        self.medic(&["serve", "--round", "1"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap()
+        let mut engine = self.medic(&["serve", "--round", "1"]);
+        engine.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Serving(engine.spawn().unwrap())
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -188,8 +195,7 @@ fn two_hundred_incidents_at_once_stay_within_the_budget_whatever_is_killed() {
         }
         done = site.runs("succeeded").len();
         if kills < 5 && done > kills * 30 {
-            engine.kill().unwrap();
-            engine.wait().unwrap();
+            drop(engine);
             kills += 1;
             engine = site.serve();
         }
@@ -199,8 +205,7 @@ fn two_hundred_incidents_at_once_stay_within_the_budget_whatever_is_killed() {
         let open = site.json(&["incidents"])["open"].as_u64().unwrap();
         if open == 0 { Ok(()) } else { Err(format!("{open} are open")) }
     });
-    engine.kill().unwrap();
-    engine.wait().unwrap();
+    drop(engine);
     eventually("the crew to give everything back", Duration::from_secs(60), || {
         let out = site.out().len();
         if out == OTHERS { Ok(()) } else { Err(format!("{out} nodes are out of service")) }
