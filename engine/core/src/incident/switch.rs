@@ -58,8 +58,8 @@ impl Stop {
 pub struct Affected<'a> {
     /// The node.
     pub node: &'a NodeName,
-    /// Partitions of the node.
-    pub partitions: &'a [String],
+    /// Partitions of the node; `None` where they are not known, and then a stop of any partition concerns it.
+    pub partitions: Option<&'a [String]>,
     /// Id of the playbook.
     pub playbook: &'a str,
 }
@@ -95,7 +95,7 @@ impl Switches {
     pub fn against(&self, work: Affected<'_>) -> Option<String> {
         let concerns = |scope: &Scope| match scope {
             Scope::Fleet => true,
-            Scope::Partition(p) => work.partitions.iter().any(|q| q == p),
+            Scope::Partition(p) => work.partitions.is_none_or(|all| all.contains(p)),
             Scope::Playbook(id) => id == work.playbook,
             Scope::Node(n) => n == work.node,
         };

@@ -392,7 +392,8 @@ impl Dispatcher {
             (TargetKind::Gpu, _) => series.gpu.clone(),
             (TargetKind::Node, _) => None,
         };
-        let affected = Affected { node, partitions: &place.partitions, playbook: &playbook.reference.id };
+        let affected =
+            Affected { node, partitions: Some(&place.partitions), playbook: &playbook.reference.id };
         if let Some(why) = s.log.read(|f| f.switches().against(affected)).await {
             return Ok(Decision::Wait(why));
         }

@@ -47,7 +47,7 @@ impl SwitchGate {
         }
         let target = &plan.target.node;
         let shape = self.intake.shape();
-        let partitions = shape.place(target).map(|p| p.partitions.as_slice()).unwrap_or_default();
+        let partitions = shape.place(target).map(|p| p.partitions.as_slice());
         let work = Affected { node: target, partitions, playbook: &plan.playbook.id };
         match self.log.read(|f| f.switches().against(work)).await {
             Some(why) => Pass::Wait { why, until: None },
@@ -262,7 +262,13 @@ fn pass_of(verdict: &Verdict, state: &RunState) -> Pass {
         let all: Vec<&str> = verdict.obstacles().map(|f| f.says.as_str()).collect();
         all.join("; ")
     };
+    // A person's yes to one finding does not lift what says "not now": a freeze, a rate, what cannot be read.
+    let waits = verdict.obstacles().find_map(|f| match f.outcome {
+        Outcome::Wait { until } => Some(until),
+        _ => None,
+    });
     match verdict.outcome {
+        Outcome::NeedsPerson if waits.is_some() => Pass::Wait { why: why(), until: waits.flatten() },
         Outcome::Permit => Pass::Go,
         Outcome::Wait { until } => Pass::Wait { why: why(), until },
         Outcome::NeedsPerson if state.plan.people() > 0 && was_shown(verdict, &state.plan) => Pass::Go,
