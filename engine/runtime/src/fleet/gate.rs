@@ -6,7 +6,7 @@ use super::Playbooks;
 use super::cost::reckon;
 use super::history::{History, gpu_of};
 use super::log::FleetLog;
-use super::view::FleetView;
+use super::view::{FleetView, shape_of};
 use crate::engine::{Gate, Judgement, Pass};
 use crate::gather::Situation;
 use crate::journal::{Admit, HeldLease, Journal, Lease, LockKey};
@@ -105,6 +105,16 @@ impl PolicyGate {
         None
     }
 
+    /// Asks the switches, once it is known which partitions the node is in.
+    async fn switched(&self, plan: &Plan) -> Pass {
+        if self.switches.intake.shape().is_empty()
+            && let Some(shape) = shape_of(&self.view.recent(RECENT).await)
+        {
+            self.switches.intake.set_shape(Arc::new(shape));
+        }
+        self.switches.pass(plan).await
+    }
+
     async fn held(&self) -> Result<Vec<Held>, crate::journal::JournalError> {
         Ok(held_of(&self.journal.leases().await?))
     }
@@ -193,7 +203,7 @@ impl Gate for PolicyGate {
         if let Some(why) = self.stale(&state.plan) {
             return Pass::Never(format!("void: {why}; start a new run, it is planned on fresh facts"));
         }
-        match self.switches.pass(&state.plan).await {
+        match self.switched(&state.plan).await {
             Pass::Go => {}
             no => return no,
         }
@@ -201,7 +211,7 @@ impl Gate for PolicyGate {
     }
 
     async fn allows(&self, state: &RunState, effect: Effect) -> Pass {
-        match self.switches.pass(&state.plan).await {
+        match self.switched(&state.plan).await {
             Pass::Go => {}
             no => return no,
         }

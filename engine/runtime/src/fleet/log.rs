@@ -5,6 +5,7 @@ use crate::ports::Clock;
 use engine_core::incident::{FleetEvent, FleetState, IllegalFleetEvent};
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::RwLock;
 
 /// Records that are read at once.
@@ -46,6 +47,8 @@ pub struct FleetLog {
     clock: Arc<dyn Clock>,
     stream: StreamName,
     state: RwLock<FleetState>,
+    /// Set while the state may be ahead of the record: whoever was to write it may have been stopped in the middle.
+    ahead: AtomicBool,
 }
 
 /// Events that are about to be written, already folded.
@@ -76,7 +79,7 @@ impl FleetLog {
     /// Reads the record from its beginning.
     pub async fn open(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Result<Self, FleetError> {
         let stream = StreamName::new("fleet")?;
-        let log = Self { journal, clock, stream, state: RwLock::default() };
+        let log = Self { journal, clock, stream, state: RwLock::default(), ahead: AtomicBool::new(false) };
         log.sync().await?;
         Ok(log)
     }
@@ -89,11 +92,20 @@ impl FleetLog {
     /// Takes in what other processes wrote.
     pub async fn sync(&self) -> Result<(), FleetError> {
         let known = self.state.read().await.seq();
-        if self.journal.stream_length(&self.stream).await? == known {
+        let ahead = self.ahead.load(Ordering::SeqCst);
+        if !ahead && self.journal.stream_length(&self.stream).await? == known {
             return Ok(());
         }
         let mut state = self.state.write().await;
+        self.forget_what_is_ahead(&mut state);
         self.catch_up(&mut state).await
+    }
+
+    /// What was folded ahead of the record, by a write that never came to its end, is folded anew from the record.
+    fn forget_what_is_ahead(&self, state: &mut FleetState) {
+        if self.ahead.swap(false, Ordering::SeqCst) {
+            *state = FleetState::default();
+        }
     }
 
     async fn catch_up(&self, state: &mut FleetState) -> Result<(), FleetError> {
@@ -115,22 +127,32 @@ impl FleetLog {
         mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, IllegalFleetEvent>,
     ) -> Result<T, FleetError> {
         let mut state = self.state.write().await;
+        if self.ahead.load(Ordering::SeqCst) {
+            self.forget_what_is_ahead(&mut state);
+            self.catch_up(&mut state).await?;
+        }
         for _ in 0..ATTEMPTS {
+            self.ahead.store(true, Ordering::SeqCst);
             let before = state.seq();
             let now = self.clock.now();
             let mut draft = Draft { state: &mut state, now, events: Vec::new() };
             let decided = decide(&mut draft);
             let events = std::mem::take(&mut draft.events);
             let written = match &decided {
-                Ok(_) if events.is_empty() => return Ok(decided?),
+                Ok(_) if events.is_empty() => {
+                    self.ahead.store(false, Ordering::SeqCst);
+                    return Ok(decided?);
+                }
                 Ok(_) => self.append(before, now, &events).await,
                 Err(e) => Err(FleetError::Illegal(e.clone())),
             };
             match written {
-                Ok(()) => return Ok(decided?),
-                // What was folded ahead of the record is forgotten with it.
+                Ok(()) => {
+                    self.ahead.store(false, Ordering::SeqCst);
+                    return Ok(decided?);
+                }
                 Err(e) => {
-                    *state = FleetState::default();
+                    self.forget_what_is_ahead(&mut state);
                     self.catch_up(&mut state).await?;
                     if !matches!(e, FleetError::Journal(JournalError::StreamConflict { .. })) {
                         return Err(e);
