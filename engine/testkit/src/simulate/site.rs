@@ -5,7 +5,8 @@
 use super::SimulateOptions;
 use super::careless::Careless;
 use super::cases::{Case, Cases};
-use super::mortal::{MortalJournal, Mourner, mix};
+use super::mortal::{Mortal, Mourner, mix};
+use crate::journal::Guarded;
 use crate::ports::{SimActuator, SimClock, SimScheduler};
 use crate::time::{Group, Spawner};
 use crate::warden::Warden;
@@ -130,8 +131,8 @@ impl Site {
     fn start(&self, index: usize) -> Option<Process> {
         let mourner = self.me.upgrade()?;
         let journal = self.desk_of(index).reopen();
-        let mortal =
-            MortalJournal::new(journal.clone(), index, self.seed, Arc::new(Bell(Arc::downgrade(&mourner))));
+        let mortal = Mortal::new(index, self.seed, Arc::new(Bell(Arc::downgrade(&mourner))));
+        let mortal = Guarded::new(journal.clone(), mortal);
         let engine = self.engine(index, Arc::new(mortal));
         let mut state = lock(&self.state);
         state.groups += 1;
