@@ -95,6 +95,16 @@ fn parts(kind: &EventKind, state: &RunState) -> (Tone, String, String) {
             format!("{}: again", effect_name(state, *effect)),
             format!("attempt {attempt} not before {}: {why}", time(*not_before)),
         ),
+        EventKind::Rehearsed { effect, guard, would, .. } => {
+            let name = effect_name(state, *effect);
+            match (guard.passed, would.is_empty()) {
+                (_, false) => {
+                    (Tone::Dim, format!("{name}: in shadow"), format!("would {}", would.join("; ")))
+                }
+                (true, true) => (Tone::Dim, format!("{name}: in shadow"), "only looked at".into()),
+                (false, true) => (Tone::Warn, format!("{name}: in shadow"), guard.why.clone()),
+            }
+        }
         EventKind::Deferred { why, .. } => (Tone::Warn, "waits".into(), why.clone()),
         EventKind::CancelRequested { by, why } => {
             (Tone::Warn, "cancel asked for".into(), format!("by {by}: {why}"))

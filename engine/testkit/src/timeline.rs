@@ -8,6 +8,7 @@ pub fn words(kind: &EventKind) -> String {
         EventKind::Intent { action, .. } => action.clone(),
         EventKind::Finished { outcome, .. } => outcome.why.clone(),
         EventKind::Refused { guard, .. } => guard.why.clone(),
+        EventKind::Rehearsed { action, would, .. } => format!("{action}: {}", would.join("; ")),
         EventKind::Resolved { why, .. }
         | EventKind::RollbackStarted { why }
         | EventKind::Recovered { why, .. }

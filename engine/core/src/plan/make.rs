@@ -171,6 +171,7 @@ pub fn make_plan(request: PlanRequest<'_>, render: &dyn Render) -> Result<Plan, 
         policy: None,
         cost: None,
         approvers: None,
+        stage: None,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::fact::FactSet;
 use crate::model::{NodeName, RunId};
 use crate::ownership::NodeMark;
 use crate::playbook::{ApprovalClass, Ends, PlaybookRef};
-use crate::policy::{Cost, Verdict};
+use crate::policy::{Cost, Stage, Verdict};
 use crate::run::Actor;
 use crate::value::Value;
 use jiff::{SignedDuration, Timestamp};
@@ -207,6 +207,10 @@ pub struct Plan {
     /// What the run costs the queue; absent where nobody reckoned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// The stage of the playbook's version, where no person began the run and the site has a policy; a person who begins
+    /// a run is in no stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
 }
 
 impl Plan {
@@ -224,6 +228,11 @@ impl Plan {
             (Some(n), ApprovalClass::Canary) => n,
             (Some(n), _) => n.max(class),
         }
+    }
+
+    /// Says whether the plan is carried out in shadow: it changes nothing (rule 2).
+    pub fn is_shadow(&self) -> bool {
+        self.stage == Some(Stage::Shadow)
     }
 
     /// Returns the worst effect class of its steps.

@@ -7,6 +7,7 @@ use super::hosts::Hosts;
 use super::layout::Racks;
 use super::roles::Roles;
 use super::share::{Period, Rate, Share, Storm};
+use super::stages::Stages;
 use super::windows::{Freeze, Window};
 use crate::action::EffectClass;
 use crate::digest::Digest;
@@ -36,6 +37,8 @@ pub struct Policy {
     pub opt_out: OptOut,
     /// Where playbooks of the class `canary` need no person.
     pub canary: Canary,
+    /// How far the engine goes with a playbook that no person began.
+    pub stages: Stages,
     /// Who may do what.
     pub roles: Roles,
     /// How long a yes holds and how many are needed.
@@ -60,6 +63,7 @@ impl Default for Policy {
             freezes: Vec::new(),
             opt_out: OptOut::default(),
             canary: Canary::default(),
+            stages: Stages::default(),
             roles: Roles::default(),
             approvals: Approvals::default(),
             breaker: Breaker::default(),

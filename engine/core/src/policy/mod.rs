@@ -22,6 +22,7 @@ mod quota;
 mod roles;
 mod service;
 mod share;
+mod stages;
 mod windows;
 
 pub use cost::{Ahead, Cost, CostInput, Delayed, Felt, Holding, MAX_LISTED, Moment, WorkTime, cost};
@@ -39,4 +40,5 @@ pub use quota::{Level, NotAdmitted, Quota, Scope};
 pub use roles::{Deed, Members, Role, Roles, TABLE, may};
 pub use service::{Out, Service, service};
 pub use share::{Period, Rate, RateError, Share, ShareError, Storm, StormError};
+pub use stages::{Stage, Stages};
 pub use windows::{Clock, Day, Freeze, Opening, UnknownZone, Window, Zone, opening};

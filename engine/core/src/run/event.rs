@@ -333,6 +333,17 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
+    /// In shadow, a step was looked at as if it were about to be done; nothing was changed (rule 2).
+    Rehearsed {
+        /// The step.
+        effect: Effect,
+        /// The action's name.
+        action: String,
+        /// What was looked at, and whether the step would have been begun on the node as it is.
+        guard: GuardReport,
+        /// What would have been sent to the cluster or to the node, in the order of sending.
+        would: Vec<String>,
+    },
     /// Somebody asked the run to stop at its nearest safe point.
     CancelRequested {
         /// Who.
@@ -358,10 +369,16 @@ pub enum EventKind {
         why: String,
         /// What a person should do next; empty for nothing.
         next_step: String,
+        /// Who said no, where somebody did: a person, or an engine that took its own plan back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Actor>,
     },
 }
 
 impl EventKind {
+    /// The word of a request to stop: a journal finds it without reading what the run's other events hold.
+    pub const CANCEL_REQUESTED: &'static str = "cancel_requested";
+
     /// Returns the stable word of the event.
     pub fn word(&self) -> &'static str {
         match self {
@@ -377,7 +394,8 @@ impl EventKind {
             Self::Resolved { .. } => "resolved",
             Self::RetryScheduled { .. } => "retry_scheduled",
             Self::Deferred { .. } => "deferred",
-            Self::CancelRequested { .. } => "cancel_requested",
+            Self::Rehearsed { .. } => "rehearsed",
+            Self::CancelRequested { .. } => Self::CANCEL_REQUESTED,
             Self::RollbackStarted { .. } => "rollback_started",
             Self::Noted { .. } => "noted",
             Self::Ended { .. } => "ended",

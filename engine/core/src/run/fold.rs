@@ -1,6 +1,7 @@
 //! The fold: events in, state of the run out. An event that may not follow is a typed error.
 
-use super::event::{ActorKind, Effect, End, Event, EventKind, Outcome, OutcomeKind, Resolution};
+use super::event::{Actor, ActorKind, Effect, End, Event, EventKind, Outcome, OutcomeKind, Resolution};
+use super::shadow::{self, Rehearsal};
 use crate::action::{EffectClass, ServiceEffect, Undo};
 use crate::digest::Digest;
 use crate::model::{Reason, RunId};
@@ -176,6 +177,10 @@ pub struct RunState {
     pub last_mutation_at: Option<Timestamp>,
     /// When the last disruptive step was begun: what the node's tools said before is unknown now.
     pub last_disruption_at: Option<Timestamp>,
+    /// In shadow, what each step would have come to so far.
+    pub rehearsed: BTreeMap<Effect, Rehearsal>,
+    /// Who did not want it, where that is why it ended.
+    pub refusal: Option<Refusal>,
     /// What it waits for before it may go on, and since when; gone as soon as something is begun.
     pub deferred: Option<Deferral>,
     /// Somebody asked to stop.
@@ -188,6 +193,15 @@ pub struct RunState {
     pub proposed_at: Timestamp,
     /// When its last event was written.
     pub last_event_at: Timestamp,
+}
+
+/// Why a plan that nobody began is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Somebody said no: a person, or an engine that took its own plan back.
+    By(Actor),
+    /// Nobody said yes in time.
+    Nobody,
 }
 
 /// A run that may not go on yet.
@@ -253,6 +267,8 @@ impl RunState {
             verified: false,
             last_mutation_at: None,
             last_disruption_at: None,
+            rehearsed: BTreeMap::new(),
+            refusal: None,
             deferred: None,
             cancel: None,
             rollback_why: None,
@@ -394,6 +410,7 @@ impl RunState {
     }
 
     fn apply_kind(&mut self, kind: &EventKind, at: Timestamp) -> Result<(), String> {
+        shadow::admits(self, kind)?;
         match kind {
             EventKind::Proposed { .. } => return Err("the run has begun already".to_owned()),
             EventKind::ApprovalRequested { expires_at, .. } => {
@@ -460,6 +477,11 @@ impl RunState {
                 self.deferred = Some(Deferral { since, why: why.clone() });
                 self.why.clone_from(why);
             }
+            EventKind::Rehearsed { effect, guard, would, .. } => {
+                let (passed, why, would) = (guard.passed, guard.why.clone(), would.clone());
+                self.why.clone_from(&why);
+                self.rehearsed.insert(*effect, Rehearsal { passed, why, would });
+            }
             EventKind::CancelRequested { by, why } => {
                 self.cancel = Some(format!("cancelled by {by}: {why}"));
             }
@@ -482,8 +504,15 @@ impl RunState {
                 self.rollback_why = Some(why.clone());
                 self.why.clone_from(why);
             }
-            EventKind::Ended { end, why, .. } => {
+            EventKind::Ended { end, why, by, .. } => {
                 self.may_end(*end)?;
+                let unanswered = self.status == Status::AwaitingApproval
+                    && self.approval_expires_at.is_some_and(|t| t <= at)
+                    && *end == End::Rejected;
+                self.refusal = match by {
+                    Some(actor) => Some(Refusal::By(actor.clone())),
+                    None => unanswered.then_some(Refusal::Nobody),
+                };
                 self.status = Status::Ended(*end);
                 self.why.clone_from(why);
             }

@@ -6,9 +6,11 @@
 mod event;
 mod fold;
 mod next;
+mod shadow;
 
 pub use event::{
     Actor, ActorKind, Effect, End, Event, EventKind, GuardReport, Outcome, OutcomeKind, Resolution,
 };
-pub use fold::{Deferral, EffectState, IllegalEvent, RunState, Status, fold};
+pub use fold::{Deferral, EffectState, IllegalEvent, Refusal, RunState, Status, fold};
 pub use next::{Next, next};
+pub use shadow::Rehearsal;

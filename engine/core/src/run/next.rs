@@ -65,6 +65,9 @@ pub fn next(state: &RunState, now: Timestamp) -> Next {
     if let Status::Ended(end) = state.status {
         return Next::Over(end);
     }
+    if state.plan.is_shadow() {
+        return super::shadow::next(state);
+    }
     if let Some((effect, attempt)) = unresolved(state) {
         return Next::Probe { effect, attempt };
     }
@@ -220,7 +223,7 @@ fn hand_over(state: &RunState, now: Timestamp, why: &str) -> Next {
     })
 }
 
-fn finish(state: &RunState, end: End) -> Next {
+pub(super) fn finish(state: &RunState, end: End) -> Next {
     let why = state.cancel.clone().unwrap_or_else(|| state.why.clone());
     Next::Finish { end, why, next_step: String::new() }
 }

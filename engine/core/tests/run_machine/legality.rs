@@ -20,7 +20,7 @@ fn any_effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
-fn any_kind() -> impl Strategy<Value = EventKind> {
+pub(crate) fn any_kind() -> impl Strategy<Value = EventKind> {
     let attempt = prop_oneof![4 => 1_u32..4, 1 => any::<u32>()];
     let mark = || prop_oneof![Just(None::<NodeMark>), Just(Some(drained("alert")))];
     let outcome = prop_oneof![

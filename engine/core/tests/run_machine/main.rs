@@ -10,4 +10,5 @@ mod legality;
 mod plans;
 mod player;
 mod random;
+mod shadow;
 mod ways;

@@ -86,6 +86,7 @@ pub(crate) fn plan(
         policy: None,
         cost: None,
         approvers: None,
+        stage: None,
     }
 }
 
@@ -142,5 +143,5 @@ pub(crate) fn begun(plan: &Plan) -> (RunState, Vec<Event>) {
 }
 
 pub(crate) fn ended(end: End) -> EventKind {
-    EventKind::Ended { end, why: "so".to_owned(), next_step: String::new() }
+    EventKind::Ended { end, why: "so".to_owned(), next_step: String::new(), by: None }
 }

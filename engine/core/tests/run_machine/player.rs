@@ -164,7 +164,9 @@ impl Game {
             }
             Next::WaitUntil(t) => vec![Later(t)],
             Next::StartRollback(why) => vec![Write(EventKind::RollbackStarted { why })],
-            Next::Finish { end, why, next_step } => vec![Write(EventKind::Ended { end, why, next_step })],
+            Next::Finish { end, why, next_step } => {
+                vec![Write(EventKind::Ended { end, why, next_step, by: None })]
+            }
         };
         if state.cancel.is_none() {
             let late: Vec<Move> = out

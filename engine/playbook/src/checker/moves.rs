@@ -128,7 +128,7 @@ pub(super) fn moves(subject: &Subject<'_>, s: &Situation, machine: &impl Machine
         }
         Next::Finish { end, why, next_step } => out.event(
             Told::Ends(*end, why.clone()),
-            EventKind::Ended { end: *end, why: why.clone(), next_step: next_step.clone() },
+            EventKind::Ended { end: *end, why: why.clone(), next_step: next_step.clone(), by: None },
         ),
     }
     if state.cancel.is_none() {
@@ -391,7 +391,7 @@ fn resolved(effect: Effect, attempt: u32, resolution: Resolution, after: Option<
 }
 
 fn ended(end: End, why: &str) -> EventKind {
-    EventKind::Ended { end, why: why.to_owned(), next_step: String::new() }
+    EventKind::Ended { end, why: why.to_owned(), next_step: String::new(), by: None }
 }
 
 pub(super) fn guard(passed: bool) -> GuardReport {

@@ -76,6 +76,7 @@ impl<'a> Subject<'a> {
             policy: None,
             cost: None,
             approvers: None,
+            stage: None,
             steps,
         };
         let asks = |c: &Condition| {

@@ -6,6 +6,7 @@
 pub mod codes;
 mod groups;
 mod read;
+mod stages;
 mod time;
 mod write;
 

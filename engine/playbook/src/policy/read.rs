@@ -23,6 +23,7 @@ pub(super) const KEYS: &[&str] = &[
     "freezes",
     "opt_out",
     "canary",
+    "stages",
     "roles",
     "approvals",
     "breaker",
@@ -85,6 +86,9 @@ impl Reader<'_> {
         }
         if let Some(n) = f.get("canary") {
             self.canary(n, &mut p.canary);
+        }
+        if let Some(n) = f.get("stages") {
+            p.stages = self.stages(n);
         }
         if let Some(n) = f.get("roles") {
             self.roles(n, &mut p.roles);

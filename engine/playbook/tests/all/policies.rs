@@ -1,7 +1,7 @@
 //! Policy files: the default one, every mistake with its place, and hostile ones.
 
 use engine_core::diag::Severity;
-use engine_core::policy::{Day, Policy, RackSource, Rate, Role, Share, diff};
+use engine_core::policy::{Day, Policy, RackSource, Rate, Role, Share, Stage, diff};
 use engine_playbook::codes as common;
 use engine_playbook::policy::{DEFAULT, built_in, codes, load, to_yaml};
 use engine_playbook::render::one_line;
@@ -72,7 +72,7 @@ fn the_guide_lists_every_key_with_its_default() {
                 keys.insert(format!("{key}.{below}"), value.clone());
             }
         }
-        if !value.is_object() {
+        if value.as_object().is_none_or(serde_json::Map::is_empty) {
             keys.insert(key.clone(), value.clone());
         }
     }
@@ -106,6 +106,7 @@ freezes: [{ from: 2026-12-24, to: 2027-01-02, zone: Europe/Berlin, why: "holiday
 canary: { nodes: ["gpu[001-004]", gpu003], partitions: [debug], features: [yes] }
 roles: { operator: { groups: [oncall] }, admin: { users: [ada], groups: ["42"] } }
 racks: { map: { r1: "gpu[001-010]", r2: "gpu[011-020]" }, fabrics: { nvl1: "gpu[001-018]" } }
+stages: { drain-reset: off, drain-reset@1.2.0-rc.1: shadow, other: canary }
 idle_gap: 0s
 "#,
     );
@@ -115,6 +116,8 @@ idle_gap: 0s
     assert_eq!(rich.freezes[0].from.to_string(), "2026-12-23T23:00:00Z");
     assert_eq!(rich.canary.nodes.names().len(), 4);
     assert_eq!(rich.racks.from, RackSource::Map);
+    assert_eq!(rich.stages.0["drain-reset"], Stage::Off);
+    assert_eq!(rich.stages.0["drain-reset@1.2.0-rc.1"], Stage::Shadow);
     assert!(rich.roles.0[&Role::Approver].users.contains("root"), "a role that is left out has its default");
     for policy in [rich, Policy::default()] {
         let text = to_yaml(&policy).unwrap();
@@ -171,6 +174,10 @@ fn every_mistake_is_named_at_its_place() {
         ("racks: { map: { r1: \"n[1-5]\", r2: \"n[5-9]\" } }", vec!["PO0010 1:35"]),
         ("racks: { map: { unknown: n1 } }", vec!["PO0011 1:17"]),
         ("opt_out: { feature: \"no remedy\" }", vec!["PO0011 1:21"]),
+        ("stages: [drain-reset]", vec!["PB0012 1:9"]),
+        ("stages: { drain-reset: shade }", vec!["PB0015 1:24"]),
+        ("stages: { drain-reset@1.2: off }", vec!["PO0011 1:11"]),
+        ("stages: { \"Drain reset\": off }", vec!["PO0011 1:11"]),
         ("opt_out: { comment: \"\" }", vec!["PB0017 1:21"]),
         ("budgets: 2%", vec!["PB0012 1:10"]),
         ("- budgets", vec!["PB0012 1:1"]),

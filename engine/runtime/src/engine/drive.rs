@@ -1,7 +1,7 @@
 //! Driving a run: do what `next` says until the run is over or waits for people.
 
-use super::{Engine, EngineError, Pass, takes_more};
-use crate::actions::{Ctx, Performed, performer};
+use super::{Engine, EngineError, Look, Pass, takes_more};
+use crate::actions::{Ctx, Performed, Prepared, performer};
 use crate::approval::Ticket;
 use engine_core::fact::FactSet;
 use engine_core::model::RunId;
@@ -52,7 +52,8 @@ impl Engine {
                         return Ok(Rest::Deferred);
                     }
                     Pass::Never(why) => {
-                        let end = EventKind::Ended { end: End::Rejected, why, next_step: String::new() };
+                        let end =
+                            EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None };
                         self.record(&mut state, end).await?;
                     }
                 },
@@ -73,7 +74,10 @@ impl Engine {
                     self.record(&mut state, EventKind::RollbackStarted { why }).await?;
                 }
                 Next::Finish { end, why, next_step } => {
-                    self.record(&mut state, EventKind::Ended { end, why, next_step }).await?;
+                    self.record(&mut state, EventKind::Ended { end, why, next_step, by: None }).await?;
+                }
+                Next::Begin { effect, .. } if state.plan.is_shadow() => {
+                    self.rehearse(&mut state, effect).await?;
                 }
                 Next::Begin { effect, .. }
                     if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
@@ -174,8 +178,11 @@ impl Engine {
         let look = self.look_again(&state, false, false).await;
         if !look.report.passed {
             let why = format!("void at approval: {}", look.report.why);
-            self.record(&mut state, EventKind::Ended { end: End::Rejected, why, next_step: String::new() })
-                .await?;
+            self.record(
+                &mut state,
+                EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None },
+            )
+            .await?;
             return Ok(state);
         }
         let digest = state.digest.clone();
@@ -192,24 +199,15 @@ impl Engine {
             return Err(EngineError::WrongStatus { run: run.clone(), status: state.status, why });
         }
         let why = format!("denied by {by}: {why}");
-        self.record(&mut state, EventKind::Ended { end: End::Rejected, why, next_step: String::new() })
-            .await?;
+        let (end, next_step, by) = (End::Rejected, String::new(), Some(by.clone()));
+        self.record(&mut state, EventKind::Ended { end, why, next_step, by }).await?;
         Ok(state)
     }
 
     /// Guard, intent, act, outcome: the only way in which anything is changed.
     async fn begin(&self, state: &mut RunState, effect: Effect, attempt: u32) -> Result<(), EngineError> {
-        let look = self.look_before(state, effect).await;
-        let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
-        let guarded = match performer(state, effect) {
-            Some(p) => p.prepare(&ctx).await,
-            None => crate::actions::Prepared::no("this release does not know the action", false),
-        };
-        let mut prepared = guarded;
-        if prepared.report.passed && touches_node(state, effect) {
-            prepared = self.still_so(state, &look, prepared).await;
-        }
-        let crate::actions::Prepared { report, foreign, transient, context } = prepared;
+        let (look, prepared) = self.guarded(state, effect, attempt).await;
+        let Prepared { report, foreign, transient, context } = prepared;
         if !report.passed {
             return self
                 .record(state, EventKind::Refused { effect, guard: report, foreign, transient })
@@ -233,6 +231,20 @@ impl Engine {
         };
         self.recent.forget(&state.plan.target.node);
         self.record(state, EventKind::Finished { effect, attempt, outcome }).await
+    }
+
+    /// Looks at the node and asks the guard of an effect. Changes nothing but the journal's lock.
+    pub(super) async fn guarded(&self, state: &RunState, effect: Effect, attempt: u32) -> (Look, Prepared) {
+        let look = self.look_before(state, effect).await;
+        let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
+        let mut prepared = match performer(state, effect) {
+            Some(p) => p.prepare(&ctx).await,
+            None => Prepared::no("this release does not know the action", false),
+        };
+        if prepared.report.passed && touches_node(state, effect) {
+            prepared = self.still_so(state, &look, prepared).await;
+        }
+        (look, prepared)
     }
 
     /// Finds out what became of an effect whose outcome nobody saw.

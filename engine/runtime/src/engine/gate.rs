@@ -5,7 +5,8 @@ use crate::gather::Situation;
 use async_trait::async_trait;
 use engine_core::action::ServiceEffect;
 use engine_core::plan::Plan;
-use engine_core::policy::{Cost, Verdict};
+use engine_core::playbook::PlaybookRef;
+use engine_core::policy::{Cost, Stage, Verdict};
 use engine_core::run::{Actor, Effect, RunState};
 use jiff::Timestamp;
 use std::fmt::Debug;
@@ -41,6 +42,12 @@ pub trait Gate: Send + Sync + Debug {
     /// Says why somebody may not say yes to a plan; everybody may where there is no policy.
     fn may_approve(&self, _plan: &Plan, _by: &Actor) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Returns the stage of a playbook's version for what this initiator begins. A person who begins a run by hand is in
+    /// no stage, nor is anybody where there is no policy.
+    fn stage(&self, _playbook: &PlaybookRef, _by: &Actor) -> Option<Stage> {
+        None
     }
 
     /// Judges a plan that was just made; `None` where there is no policy. Takes nothing.

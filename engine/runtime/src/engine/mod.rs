@@ -6,11 +6,13 @@ mod drive;
 mod gate;
 mod guard;
 mod propose;
+mod shadow;
 
 pub use drive::Rest;
 pub use gate::{Gate, Judgement, OpenGate, Pass, takes_more};
 pub use guard::Look;
 pub use propose::{Alert, Proposal, ProposeError, ProposeRequest, TimeIds};
+pub use shadow::{LastMetre, ReadsOnly, WouldDo};
 
 use crate::gather::{Eyes, RecentLooks, Situation};
 use crate::journal::{Journal, JournalError};
@@ -18,6 +20,8 @@ use crate::ports::{Clock, GpuTelemetry, Ids, NodeActuator, Scheduler};
 use engine_core::known::{Cause, Known};
 use engine_core::model::{NodeName, RunId};
 use engine_core::plan::Render;
+use engine_core::playbook::PlaybookRef;
+use engine_core::policy::Stage;
 use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status};
 use jiff::SignedDuration;
 use std::fmt::Debug;
@@ -151,6 +155,7 @@ pub struct Engine {
     observers: Vec<Arc<dyn Observer>>,
     recent: Arc<RecentLooks>,
     gate: Arc<dyn Gate>,
+    last_metre: Arc<dyn LastMetre>,
 }
 
 impl Debug for Engine {
@@ -169,6 +174,7 @@ impl Engine {
             observers: Vec::new(),
             recent: Arc::default(),
             gate: Arc::new(OpenGate),
+            last_metre: Arc::new(ReadsOnly),
         }
     }
 
@@ -177,6 +183,19 @@ impl Engine {
     pub fn with_gate(mut self, gate: Arc<dyn Gate>) -> Self {
         self.gate = gate;
         self
+    }
+
+    /// Puts another last metre under runs in shadow: for tests that show what happens without the real one.
+    #[must_use]
+    pub fn with_last_metre(mut self, last_metre: Arc<dyn LastMetre>) -> Self {
+        self.last_metre = last_metre;
+        self
+    }
+
+    /// Returns the stage of a playbook's version for what this initiator begins; `None` for a person, and where there is
+    /// no policy.
+    pub fn stage(&self, playbook: &PlaybookRef, by: &Actor) -> Option<Stage> {
+        self.gate.stage(playbook, by)
     }
 
     /// Adds somebody who hears of every event.

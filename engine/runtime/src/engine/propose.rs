@@ -9,7 +9,7 @@ use engine_core::model::{Gpu, NodeGpus, NodeName, RunId};
 use engine_core::ownership::NodeMark;
 use engine_core::plan::{GpuRef, Plan, PlanRequest, Rejection, judge, make_plan};
 use engine_core::playbook::{Playbook, TargetKind};
-use engine_core::policy::Outcome;
+use engine_core::policy::{Outcome, Stage};
 use engine_core::run::{Actor, End, EventKind, RunState};
 use engine_core::value::Value;
 use jiff::Timestamp;
@@ -123,6 +123,10 @@ impl Engine {
             &*self.render,
         )?;
         let mut objections = objections(&plan);
+        plan.stage = self.gate.stage(&plan.playbook, &plan.initiator);
+        if plan.stage == Some(Stage::Off) {
+            objections.push(format!("the stage of {} is off", plan.playbook));
+        }
         let (judged, cost) = tokio::join!(self.gate.judge(&plan), self.gate.cost(&plan, &situation));
         plan.cost = cost;
         if let Some(judged) = judged {
@@ -153,8 +157,11 @@ impl Engine {
         }
         if !proposal.objections.is_empty() {
             let why = proposal.objections.join("; ");
-            self.record(&mut state, EventKind::Ended { end: End::Rejected, why, next_step: String::new() })
-                .await?;
+            self.record(
+                &mut state,
+                EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None },
+            )
+            .await?;
         }
         Ok(state)
     }

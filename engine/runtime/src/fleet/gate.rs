@@ -17,8 +17,9 @@ use engine_core::incident::Affected;
 use engine_core::model::{NodeName, RunId};
 use engine_core::ownership::reservation_name;
 use engine_core::plan::Plan;
+use engine_core::playbook::PlaybookRef;
 use engine_core::policy::{
-    Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Verdict, in_canary, judge,
+    Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Stage, Verdict, in_canary, judge,
 };
 use engine_core::run::{Actor, ActorKind, Effect, RunState, Status};
 use jiff::{SignedDuration, Timestamp};
@@ -178,6 +179,10 @@ impl Gate for PolicyGate {
         Ok(())
     }
 
+    fn stage(&self, playbook: &PlaybookRef, by: &Actor) -> Option<Stage> {
+        (by.kind != ActorKind::Person).then(|| self.policy.stages.of(playbook))
+    }
+
     async fn judge(&self, plan: &Plan) -> Option<Judgement> {
         let fleet = self.view.recent(RECENT).await;
         let request = request(plan, false);
@@ -188,6 +193,9 @@ impl Gate for PolicyGate {
         let verdict = judge(&self.policy, &request, &fleet, &ledger, self.clock.now());
         let canary = in_canary(&self.policy, &fleet, &plan.target.node) && verdict.permits();
         let mut approvers = self.policy.people_needed(plan.approval, request.worst, canary);
+        if let Some(stage) = plan.stage {
+            approvers = stage.people(approvers, canary);
+        }
         if verdict.outcome == Outcome::NeedsPerson {
             approvers = approvers.max(1);
         }

@@ -73,6 +73,7 @@ pub(crate) fn plan(run: &RunId, node: &NodeName) -> Plan {
         policy: None,
         cost: None,
         approvers: None,
+        stage: None,
     }
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn finished(effect: Effect) -> EventKind {
 }
 
 pub(crate) fn ended(end: End) -> EventKind {
-    EventKind::Ended { end, why: "every step was done".to_owned(), next_step: String::new() }
+    EventKind::Ended { end, why: "every step was done".to_owned(), next_step: String::new(), by: None }
 }
 
 /// A whole run, from plan to end.

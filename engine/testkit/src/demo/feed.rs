@@ -279,6 +279,9 @@ impl Observer for Feed {
             EventKind::RollbackStarted { why } => {
                 Some((DemoKind::Decision, "goes back".to_owned(), why.clone()))
             }
+            EventKind::Rehearsed { effect, would, .. } => {
+                Some((DemoKind::Decision, format!("would begin {}", named(effect)), would.join("; ")))
+            }
             EventKind::Noted { text: why } | EventKind::Deferred { why, .. } => {
                 Some((DemoKind::Decision, "waits".to_owned(), why.clone()))
             }
