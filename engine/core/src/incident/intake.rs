@@ -6,7 +6,7 @@ use super::fold::{FleetState, Incident, MAX_SERIES, Phase};
 use super::shape::Shape;
 use crate::model::NodeName;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Time limits of the intake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,9 +186,11 @@ pub fn tick(
             out.push(FleetEvent::Resolved { incident: *id, fingerprint: print.clone() });
         }
     }
+    let mut closed = BTreeSet::new();
     for i in state.incidents() {
         let idle = i.node().is_some() && !matches!(i.phase, Phase::Running { .. });
         if idle && !i.firing() {
+            closed.insert(i.id);
             out.push(FleetEvent::Closed {
                 incident: i.id,
                 closing: Closing::Over,
@@ -196,5 +198,6 @@ pub fn tick(
             });
         }
     }
+    counters.series.retain(|(id, _), _| !closed.contains(id));
     out
 }
