@@ -252,7 +252,7 @@ async fn measure_journal(path: &Path, rounds: usize, figures: &mut Vec<Figure>) 
         let (state, wall, count) = Box::pin(crate::simulated::one_run(&site, i)).await?;
         steps.push(wall.as_secs_f64() * 1e3 / count as f64);
         // A run that is open, as those are that an engine writes to.
-        let mut plan = state.plan;
+        let mut plan = (*state.plan).clone();
         plan.run = RunId::new(&format!("bench{i}")).map_err(|e| CliError::caused("the run's id", e))?;
         let (run, digest) = (plan.run.clone(), plan.digest().map_err(|e| CliError::caused("the plan", e))?);
         let proposed = vec![EventKind::Proposed { plan: Box::new(plan), digest }];

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// Attempts to take the lock, to write why a node is held, and to give the lock back.
 const MARK_ATTEMPTS: u32 = 4;
@@ -148,7 +149,7 @@ pub struct RunState {
     /// Number of events folded.
     pub seq: u64,
     /// The plan.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// Its digest.
     pub digest: Digest,
     /// Where it stands.
@@ -252,7 +253,7 @@ impl RunState {
         Ok(Self {
             run: event.run.clone(),
             seq: 1,
-            plan: (**plan).clone(),
+            plan: Arc::new((**plan).clone()),
             digest: digest.clone(),
             status: Status::Proposed,
             approvals: BTreeMap::new(),

@@ -3,7 +3,7 @@
 //! The executor does what this says and nothing else, so a restart after a crash decides exactly as the process
 //! that died would have.
 
-use super::event::{Effect, End};
+use super::event::{Effect, End, EventKind};
 use super::fold::{EffectState, RunState, Status, UNPROVEN};
 use jiff::{SignedDuration, Timestamp};
 
@@ -58,6 +58,36 @@ pub enum Next {
     },
     /// The run is over.
     Over(End),
+}
+
+impl Next {
+    /// Returns the event that this comes to, where it needs nothing but to be written: no look, no gate, nothing done.
+    /// Such an event may share the commit of the one before it. People get `approval_wait` to answer.
+    pub fn as_event(
+        &self,
+        state: &RunState,
+        now: Timestamp,
+        approval_wait: SignedDuration,
+    ) -> Option<EventKind> {
+        match self.clone() {
+            Self::RequestApproval => {
+                let expires_at = now.saturating_add(approval_wait).unwrap_or(Timestamp::MAX);
+                Some(EventKind::ApprovalRequested { people: state.plan.people(), expires_at })
+            }
+            Self::VoidApproval(why) => Some(EventKind::ApprovalVoided { why }),
+            Self::ScheduleRetry { effect, attempt, not_before, why } => {
+                Some(EventKind::RetryScheduled { effect, attempt, not_before, why })
+            }
+            Self::StartRollback(why) => Some(EventKind::RollbackStarted { why }),
+            Self::Finish { end, why, next_step } => Some(EventKind::Ended { end, why, next_step, by: None }),
+            Self::AwaitApproval
+            | Self::Start
+            | Self::Begin { .. }
+            | Self::Probe { .. }
+            | Self::WaitUntil(_)
+            | Self::Over(_) => None,
+        }
+    }
 }
 
 /// Says what comes next.

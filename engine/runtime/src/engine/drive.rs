@@ -30,18 +30,17 @@ impl Engine {
         let mut state = self.state(run).await?;
         loop {
             let now = self.ports.clock.now();
-            match next(&state, now) {
+            let comes = next(&state, now);
+            if let Some(kind) = comes.as_event(&state, now, self.config.approval_wait) {
+                self.record_following(&mut state, kind).await?;
+                continue;
+            }
+            match comes {
                 Next::Over(end) => {
                     self.ports.journal.drop_lease(&state.plan.target.node, run).await?;
                     return Ok(Rest::Over(end));
                 }
                 Next::AwaitApproval => return Ok(Rest::AwaitsApproval),
-                Next::RequestApproval => {
-                    let people = state.plan.people();
-                    let expires_at = now + self.config.approval_wait;
-                    self.record(&mut state, EventKind::ApprovalRequested { people, expires_at }).await?;
-                }
-                Next::VoidApproval(why) => self.record(&mut state, EventKind::ApprovalVoided { why }).await?,
                 Next::Start => match self.gate.admit(&state).await {
                     Pass::Go => {
                         let engine = self.config.engine.clone();
@@ -66,16 +65,6 @@ impl Engine {
                         state = self.state(run).await?;
                     }
                 }
-                Next::ScheduleRetry { effect, attempt, not_before, why } => {
-                    self.record(&mut state, EventKind::RetryScheduled { effect, attempt, not_before, why })
-                        .await?;
-                }
-                Next::StartRollback(why) => {
-                    self.record(&mut state, EventKind::RollbackStarted { why }).await?;
-                }
-                Next::Finish { end, why, next_step } => {
-                    self.record(&mut state, EventKind::Ended { end, why, next_step, by: None }).await?;
-                }
                 Next::Begin { effect, .. } if state.plan.is_shadow() => {
                     self.rehearse(&mut state, effect).await?;
                 }
@@ -83,6 +72,12 @@ impl Engine {
                     if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
                 Next::Begin { effect, attempt } => self.begin(&mut state, effect, attempt).await?,
                 Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
+                // They are events, and were written above.
+                Next::RequestApproval
+                | Next::VoidApproval(_)
+                | Next::ScheduleRetry { .. }
+                | Next::StartRollback(_)
+                | Next::Finish { .. } => {}
             }
         }
     }
@@ -209,9 +204,8 @@ impl Engine {
         let (look, prepared) = self.guarded(state, effect, attempt).await;
         let Prepared { report, foreign, transient, context } = prepared;
         if !report.passed {
-            return self
-                .record(state, EventKind::Refused { effect, guard: report, foreign, transient })
-                .await;
+            let refused = EventKind::Refused { effect, guard: report, foreign, transient };
+            return self.record_following(state, refused).await;
         }
         let action = name(state, effect);
         let before = look.mark.known().cloned();
@@ -230,7 +224,7 @@ impl Engine {
             }
         };
         self.recent.forget(&state.plan.target.node);
-        self.record(state, EventKind::Finished { effect, attempt, outcome }).await
+        self.record_following(state, EventKind::Finished { effect, attempt, outcome }).await
     }
 
     /// Looks at the node and asks the guard of an effect. Changes nothing but the journal's lock.
@@ -260,7 +254,7 @@ impl Engine {
         };
         let Performed { resolution, why, after, data } = found;
         let kind = EventKind::Resolved { effect, attempt, resolution, why, after, data };
-        self.record(state, kind).await
+        self.record_following(state, kind).await
     }
 
     /// Writes a note for people, such as progress of a wait.

@@ -22,7 +22,7 @@ use engine_core::model::{NodeName, RunId};
 use engine_core::plan::Render;
 use engine_core::playbook::PlaybookRef;
 use engine_core::policy::Stage;
-use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status};
+use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status, next};
 use jiff::SignedDuration;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -98,6 +98,8 @@ impl Default for EngineConfig {
     }
 }
 
+/// Events that are written in one commit, at most.
+const MAX_AT_ONCE: usize = 8;
 /// Times an event is decided anew because somebody else wrote to the run meanwhile.
 const RECORD_ATTEMPTS: u32 = 64;
 
@@ -227,40 +229,67 @@ impl Engine {
     /// Writes one event. Where somebody else wrote in between, the state is read anew and the event is written if it
     /// still may follow; not for ever.
     pub(crate) async fn record(&self, state: &mut RunState, kind: EventKind) -> Result<(), EngineError> {
+        let word = kind.word();
         for _ in 0..RECORD_ATTEMPTS {
-            let now = self.ports.clock.now();
-            match self.ports.journal.append(&state.run, state.seq, now, vec![kind.clone()]).await {
-                Ok(events) => {
-                    for e in &events {
-                        state
-                            .apply(e)
-                            .map_err(|source| EngineError::Illegal { run: e.run.clone(), source })?;
-                        for o in &self.observers {
-                            o.on_event(e, state);
-                        }
-                    }
-                    return Ok(());
-                }
-                Err(JournalError::Conflict { .. }) => *state = self.state(&state.run).await?,
-                Err(e) => return Err(e.into()),
+            if self.append(state, vec![kind.clone()]).await? {
+                return Ok(());
             }
         }
-        Err(EngineError::Outrun { run: state.run.clone(), event: kind.word() })
+        Err(EngineError::Outrun { run: state.run.clone(), event: word })
     }
 
-    /// Writes one event only if nobody wrote since the state was read; else reads the state anew and writes nothing.
-    pub(crate) async fn record_if_unchanged(
+    /// Writes one event as [`Engine::record`] does, and in the same commit those that follow from it by themselves: the
+    /// end after the last outcome, the way back after a refusal. Only for the process that carries the run out.
+    pub(crate) async fn record_following(
         &self,
         state: &mut RunState,
         kind: EventKind,
-    ) -> Result<bool, EngineError> {
-        match self.ports.journal.append(&state.run, state.seq, self.ports.clock.now(), vec![kind]).await {
+    ) -> Result<(), EngineError> {
+        let word = kind.word();
+        for _ in 0..RECORD_ATTEMPTS {
+            let kinds = self.with_followers(Some(state.clone()), &state.run, kind.clone());
+            if self.append(state, kinds).await? {
+                return Ok(());
+            }
+        }
+        Err(EngineError::Outrun { run: state.run.clone(), event: word })
+    }
+
+    /// Returns an event with those that follow from it by themselves; without a state, the event begins the run. What may
+    /// not follow is left to the journal to refuse.
+    fn with_followers(&self, mut ahead: Option<RunState>, run: &RunId, kind: EventKind) -> Vec<EventKind> {
+        let at = self.ports.clock.now();
+        let mut kinds = Vec::new();
+        let mut follows = Some(kind);
+        while let Some(kind) = follows.take() {
+            let event = Event { run: run.clone(), seq: ahead.as_ref().map_or(1, |s| s.seq + 1), at, kind };
+            let applied = match &mut ahead {
+                Some(state) => state.apply(&event),
+                None => RunState::begin(&event).map(|begun| ahead = Some(begun)),
+            };
+            kinds.push(event.kind);
+            if let (Ok(()), Some(state)) = (applied, &ahead)
+                && kinds.len() < MAX_AT_ONCE
+            {
+                follows = next(state, at).as_event(state, at, self.config.approval_wait);
+            }
+        }
+        kinds
+    }
+
+    fn tell(&self, event: &Event, state: &RunState) {
+        for o in &self.observers {
+            o.on_event(event, state);
+        }
+    }
+
+    /// Appends events behind the state; where somebody wrote meanwhile, reads the state anew and says no.
+    async fn append(&self, state: &mut RunState, kinds: Vec<EventKind>) -> Result<bool, EngineError> {
+        match self.ports.journal.append(&state.run, state.seq, self.ports.clock.now(), kinds).await {
             Ok(events) => {
                 for e in &events {
                     state.apply(e).map_err(|source| EngineError::Illegal { run: e.run.clone(), source })?;
-                    for o in &self.observers {
-                        o.on_event(e, state);
-                    }
+                    self.tell(e, state);
                 }
                 Ok(true)
             }
@@ -270,6 +299,15 @@ impl Engine {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Writes one event only if nobody wrote since the state was read; else reads the state anew and writes nothing.
+    pub(crate) async fn record_if_unchanged(
+        &self,
+        state: &mut RunState,
+        kind: EventKind,
+    ) -> Result<bool, EngineError> {
+        self.append(state, vec![kind]).await
     }
 
     fn eyes(&self) -> Eyes<'_> {

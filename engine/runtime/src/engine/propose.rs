@@ -2,6 +2,7 @@
 
 use super::{Engine, EngineError};
 use crate::gather::Situation;
+use crate::journal::JournalError;
 use engine_core::condition::Truth;
 use engine_core::fact::{FactSet, Source};
 use engine_core::known::{Known, Unknown};
@@ -147,21 +148,22 @@ impl Engine {
         self.ports.journal.pin_playbook(&plan.playbook, now).await?;
         let digest = plan.digest()?;
         let run = plan.run.clone();
-        let kind = EventKind::Proposed { plan: Box::new(plan), digest };
-        let events = self.ports.journal.append(&run, 0, now, vec![kind]).await?;
-        let mut state = self.state(&run).await?;
-        for e in &events {
-            for o in &self.observers {
-                o.on_event(e, &state);
-            }
-        }
-        if !proposal.objections.is_empty() {
+        let proposed = EventKind::Proposed { plan: Box::new(plan), digest };
+        let kinds = if proposal.objections.is_empty() {
+            self.with_followers(None, &run, proposed)
+        } else {
             let why = proposal.objections.join("; ");
-            self.record(
-                &mut state,
-                EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None },
-            )
-            .await?;
+            vec![proposed, EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None }]
+        };
+        let events = self.ports.journal.append(&run, 0, now, kinds).await?;
+        let illegal = |source| EngineError::Illegal { run: run.clone(), source };
+        let mut events = events.iter();
+        let begun = events.next().ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;
+        let mut state = RunState::begin(begun).map_err(illegal)?;
+        self.tell(begun, &state);
+        for e in events {
+            state.apply(e).map_err(illegal)?;
+            self.tell(e, &state);
         }
         Ok(state)
     }

@@ -208,7 +208,7 @@ async fn a_plan_changed_by_one_byte_has_no_yes() {
     s.alone(async {
         let d = asked(&s).await;
         let state = d.state().await;
-        let mut plan = state.plan.clone();
+        let mut plan = (*state.plan).clone();
         plan.summary.push('.');
         let kind = EventKind::Approved {
             by: Actor::person("ada"),

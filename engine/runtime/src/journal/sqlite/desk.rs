@@ -302,6 +302,7 @@ impl Desk {
             self.gone = engines::register(tx, &self.place, &self.engine)?;
         }
         let free = match holder_of(tx, run)? {
+            Some(holder) if holder == *self.engine && !first => return Ok(true),
             Some(holder) if holder != *self.engine => !engines::lives(tx, &self.place, &holder)?,
             _ => true,
         };

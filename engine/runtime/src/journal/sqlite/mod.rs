@@ -150,6 +150,11 @@ impl Journal for SqliteJournal {
         self.readers.read(READ, move |db| read::load(db, &run)).await
     }
 
+    async fn stop_requested(&self, run: &RunId) -> Result<bool, JournalError> {
+        let run = run.clone();
+        self.readers.read(READ, move |db| read::stop_requested(db, &run)).await
+    }
+
     async fn runs(
         &self,
         node: Option<&NodeName>,

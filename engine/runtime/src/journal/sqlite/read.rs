@@ -9,7 +9,7 @@ use crate::journal::stream::{self, Record, StreamName};
 use crate::journal::{JournalError, RunSummary};
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
-use engine_core::run::{Event, RunState, fold};
+use engine_core::run::{Event, EventKind, RunState, fold};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeMap;
@@ -188,6 +188,14 @@ pub(super) fn load_records(
         records.push(stream::decode(&raw).map_err(|why| unreadable(next, why))?);
     }
     Ok(records)
+}
+
+/// Says whether somebody asked a run to stop. It is asked at every nap of a wait, so it reads no event's content.
+pub(super) fn stop_requested(db: &Connection, run: &RunId) -> Result<bool, JournalError> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM events WHERE run = ?1 AND kind = ?2)")
+        .map_err(read)?
+        .query_row(params![run.as_str(), EventKind::CANCEL_REQUESTED], |r| r.get(0))
+        .map_err(read)
 }
 
 /// Reads all events of a run. Each is checked against its own digest, and none may be missing.
