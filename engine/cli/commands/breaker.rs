@@ -130,7 +130,7 @@ pub(crate) async fn run(
             let site = open(global, printer, Access::Record, None).await?;
             site.permit(&identity::person(), Deed::Pause)?;
             let run = run_id(&site, &a.run).await?;
-            let playbook = site.engine.state(&run).await?.plan.playbook.id;
+            let playbook = site.engine.state(&run).await?.plan.playbook.id.clone();
             let scope = Scope::Playbook(playbook.clone());
             let why = format!("{} says: {}", identity::person(), a.reason);
             let log = log_of(&site).await?;
