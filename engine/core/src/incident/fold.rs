@@ -7,7 +7,7 @@ use super::shape::Place;
 use super::switch::{Scope, Stop, Switches};
 use crate::model::{NodeName, RunId};
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long an opened incident counts for the storm rules, at most.
@@ -18,7 +18,7 @@ const MAX_OPENINGS: usize = 200_000;
 pub const MAX_SERIES: usize = 64;
 
 /// What an incident is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "subject", rename_all = "snake_case")]
 pub enum Subject {
     /// A node, with everything on it.
@@ -36,7 +36,7 @@ pub enum Subject {
 }
 
 /// Where an incident stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
     /// Nothing was decided yet.
@@ -61,7 +61,7 @@ pub enum Phase {
 }
 
 /// One series of alerts within an incident.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
     /// The fault word.
     pub fault: String,
@@ -78,7 +78,7 @@ pub struct Series {
 }
 
 /// An open incident.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// Its id.
     pub id: IncidentId,

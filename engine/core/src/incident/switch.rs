@@ -33,7 +33,7 @@ impl fmt::Display for Scope {
 }
 
 /// Why a scope stands still.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// Since when.
     pub since: Timestamp,

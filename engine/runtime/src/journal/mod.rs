@@ -137,7 +137,7 @@ pub enum JournalError {
 }
 
 /// One line of `runs`.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RunSummary {
     /// The run.
     pub run: RunId,

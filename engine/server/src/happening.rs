@@ -1,0 +1,373 @@
+//! What happens in operation. Each value is one type that makes both the log line and the metric, so that neither can be
+//! forgotten and both say the same.
+
+use crate::metrics::{Family, Kind, Metrics};
+use crate::problem::ProblemKind;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const fn family(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> Family {
+    Family { name, kind, unit, help, labels }
+}
+
+static REQUESTS: Family = family(
+    "slurmedic_http_request_seconds",
+    Kind::Histogram,
+    "seconds",
+    "How long requests took, by route, method and status.",
+    &["route", "method", "status"],
+);
+static REFUSED: Family = family(
+    "slurmedic_refused_requests",
+    Kind::Counter,
+    "",
+    "Requests that were refused, by kind.",
+    &["kind"],
+);
+static TURNED_AWAY: Family = family(
+    "slurmedic_connections_turned_away",
+    Kind::Counter,
+    "",
+    "Connections that found no place, by face.",
+    &["face"],
+);
+static ALERTS: Family = family(
+    "slurmedic_alerts",
+    Kind::Counter,
+    "",
+    "Alerts that were heard, by source and what became of them.",
+    &["source", "outcome"],
+);
+static POSTS: Family = family(
+    "slurmedic_alert_posts",
+    Kind::Counter,
+    "",
+    "Posts of alerts, by source and whether they were taken.",
+    &["source", "outcome"],
+);
+static DECISIONS: Family = family(
+    "slurmedic_decisions",
+    Kind::Counter,
+    "",
+    "What people and programs asked of the engine and got, by deed.",
+    &["deed"],
+);
+static PROPOSED: Family = family(
+    "slurmedic_runs_proposed",
+    Kind::Counter,
+    "",
+    "Runs that were proposed, by playbook.",
+    &["playbook"],
+);
+static ENDED: Family = family(
+    "slurmedic_runs_ended",
+    Kind::Counter,
+    "",
+    "Runs that ended, by playbook and end.",
+    &["playbook", "end"],
+);
+static RUN_SECONDS: Family = family(
+    "slurmedic_run_seconds",
+    Kind::Histogram,
+    "seconds",
+    "Time from the proposal of a run to its end, by playbook.",
+    &["playbook"],
+);
+static STEP_SECONDS: Family = family(
+    "slurmedic_step_seconds",
+    Kind::Histogram,
+    "seconds",
+    "How long steps took, by action and outcome.",
+    &["action", "outcome"],
+);
+static COST: Family = family(
+    "slurmedic_run_cost_gpu_hours",
+    Kind::Counter,
+    "",
+    "GPU-hours that begun runs were reckoned to take from the queue, the least and the most.",
+    &["bound"],
+);
+static RELOADS: Family =
+    family("slurmedic_reloads", Kind::Counter, "", "Reloads of the configuration, by outcome.", &["outcome"]);
+static LOOKS: Family = family(
+    "slurmedic_cluster_reads",
+    Kind::Counter,
+    "",
+    "Reads of the whole cluster, by outcome.",
+    &["outcome"],
+);
+static NODES: Family =
+    family("slurmedic_nodes", Kind::Gauge, "", "Nodes that the cluster had when it was last read.", &[]);
+
+/// Every metric that a happening can touch.
+pub(crate) static FAMILIES: [&Family; 14] = [
+    &REQUESTS,
+    &REFUSED,
+    &TURNED_AWAY,
+    &ALERTS,
+    &POSTS,
+    &DECISIONS,
+    &PROPOSED,
+    &ENDED,
+    &RUN_SECONDS,
+    &STEP_SECONDS,
+    &COST,
+    &RELOADS,
+    &LOOKS,
+    &NODES,
+];
+
+/// Something that happened. Texts are bounded by whoever makes them; the log escapes them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    /// A request was answered.
+    Answered {
+        /// Its route, never the path as it came.
+        route: String,
+        /// Its method.
+        method: String,
+        /// The status of the answer.
+        status: u16,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A request was refused.
+    Refused {
+        /// What kind of no.
+        kind: ProblemKind,
+        /// Who asked, as far as known.
+        who: String,
+        /// Why.
+        why: String,
+    },
+    /// A connection found no place.
+    TurnedAway {
+        /// `socket` or `net`.
+        face: &'static str,
+        /// From where.
+        who: String,
+    },
+    /// Alerts were taken in.
+    Heard {
+        /// Name of the source.
+        source: String,
+        /// How many came to what.
+        by_word: BTreeMap<&'static str, u64>,
+        /// The first that opened nothing.
+        first_refused: Option<String>,
+    },
+    /// A post of alerts was not taken.
+    NotHeard {
+        /// Name of the source.
+        source: String,
+        /// Why.
+        why: String,
+    },
+    /// Somebody asked the engine for something and got it.
+    Decided {
+        /// Which deed.
+        deed: &'static str,
+        /// Who.
+        by: String,
+        /// How that is known.
+        known_by: String,
+        /// About what.
+        about: String,
+    },
+    /// A run was proposed.
+    RunProposed {
+        /// The run.
+        run: String,
+        /// Its playbook.
+        playbook: String,
+        /// Its node.
+        node: String,
+    },
+    /// A run has begun.
+    RunBegun {
+        /// The run.
+        run: String,
+        /// Its node.
+        node: String,
+        /// GPU-hours that it takes from the queue, at least and at most, as far as known.
+        gpu_hours: (Option<f64>, Option<f64>),
+    },
+    /// A run ended.
+    RunEnded {
+        /// The run.
+        run: String,
+        /// Its playbook.
+        playbook: String,
+        /// Its node.
+        node: String,
+        /// Its end.
+        end: &'static str,
+        /// Why.
+        why: String,
+        /// Time since it was proposed.
+        seconds: f64,
+    },
+    /// A step was carried out.
+    StepEnded {
+        /// The run.
+        run: String,
+        /// The action.
+        action: String,
+        /// How it came out.
+        outcome: &'static str,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// The configuration was read anew.
+    Reloaded {
+        /// What is different, in one sentence.
+        what: String,
+    },
+    /// The configuration was not read anew: the last good one stays.
+    NotReloaded {
+        /// Why.
+        why: String,
+    },
+    /// The whole cluster was read.
+    ClusterRead {
+        /// How many nodes it has.
+        nodes: usize,
+    },
+    /// The cluster could not be read.
+    ClusterUnread {
+        /// Why.
+        why: String,
+    },
+    /// The engine serves.
+    Serving {
+        /// Where.
+        at: String,
+    },
+    /// The engine stops.
+    Stopping {
+        /// Why.
+        why: &'static str,
+    },
+}
+
+/// Tells what happens: to the log and to the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Telemetry {
+    metrics: Arc<Metrics>,
+}
+
+impl Telemetry {
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Tells it.
+    pub fn tell(&self, happening: &Happening) {
+        log(happening);
+        count(happening, &self.metrics);
+    }
+}
+
+fn log(happening: &Happening) {
+    match happening {
+        Happening::Answered { route, method, status, seconds } => {
+            tracing::debug!(event = "answered", %route, %method, status, seconds);
+        }
+        Happening::Refused { kind: ProblemKind::TooOften, who, why } => {
+            tracing::debug!(event = "refused", who, why);
+        }
+        Happening::Refused { kind, who, why } => tracing::warn!(event = "refused", ?kind, who, why),
+        Happening::TurnedAway { face, who } => tracing::warn!(event = "turned_away", face, who),
+        Happening::Heard { source, by_word, first_refused: None } => {
+            tracing::info!(event = "heard", source, ?by_word);
+        }
+        Happening::Heard { source, by_word, first_refused: Some(first) } => {
+            tracing::warn!(event = "heard", source, ?by_word, first);
+        }
+        Happening::NotHeard { source, why } => tracing::warn!(event = "not_heard", source, why),
+        Happening::Decided { deed, by, known_by, about } => {
+            tracing::info!(event = "decided", deed, by, known_by, about);
+        }
+        Happening::RunProposed { run, playbook, node } => {
+            tracing::info!(event = "run_proposed", run, playbook, node);
+        }
+        Happening::RunBegun { run, node, gpu_hours } => {
+            tracing::info!(event = "run_begun", run, node, least = ?gpu_hours.0, most = ?gpu_hours.1);
+        }
+        Happening::RunEnded { run, playbook, node, end, why, seconds } => {
+            tracing::info!(event = "run_ended", run, playbook, node, end, why, seconds);
+        }
+        Happening::StepEnded { run, action, outcome, seconds } => {
+            tracing::info!(event = "step_ended", run, action, outcome, seconds);
+        }
+        Happening::Reloaded { what } => tracing::info!(event = "reloaded", what),
+        Happening::NotReloaded { why } => {
+            tracing::error!(event = "not_reloaded", why, "the last good configuration stays");
+        }
+        Happening::ClusterRead { nodes } => tracing::debug!(event = "cluster_read", nodes),
+        Happening::ClusterUnread { why } => tracing::warn!(event = "cluster_unread", why),
+        Happening::Serving { at } => tracing::info!(event = "serving", at),
+        Happening::Stopping { why } => tracing::info!(event = "stopping", why),
+    }
+}
+
+fn count(happening: &Happening, m: &Metrics) {
+    match happening {
+        Happening::Answered { route, method, status, seconds } => {
+            m.observe(&REQUESTS, &[route, method, &status.to_string()], *seconds);
+        }
+        Happening::Refused { kind, .. } => m.add(&REFUSED, &[word(*kind)], 1.0),
+        Happening::TurnedAway { face, .. } => m.add(&TURNED_AWAY, &[face], 1.0),
+        Happening::Heard { source, by_word, .. } => {
+            m.add(&POSTS, &[source, "taken"], 1.0);
+            for (outcome, n) in by_word {
+                m.add(&ALERTS, &[source, outcome], *n as f64);
+            }
+        }
+        Happening::NotHeard { source, .. } => m.add(&POSTS, &[source, "refused"], 1.0),
+        Happening::Decided { deed, .. } => m.add(&DECISIONS, &[deed], 1.0),
+        Happening::RunProposed { playbook, .. } => m.add(&PROPOSED, &[playbook], 1.0),
+        Happening::RunBegun { gpu_hours, .. } => {
+            for (bound, hours) in [("least", gpu_hours.0), ("most", gpu_hours.1)] {
+                if let Some(hours) = hours {
+                    m.add(&COST, &[bound], hours);
+                }
+            }
+        }
+        Happening::RunEnded { playbook, end, seconds, .. } => {
+            m.add(&ENDED, &[playbook, end], 1.0);
+            m.observe(&RUN_SECONDS, &[playbook], *seconds);
+        }
+        Happening::StepEnded { action, outcome, seconds, .. } => {
+            m.observe(&STEP_SECONDS, &[action, outcome], *seconds);
+        }
+        Happening::Reloaded { .. } => m.add(&RELOADS, &["done"], 1.0),
+        Happening::NotReloaded { .. } => m.add(&RELOADS, &["failed"], 1.0),
+        Happening::ClusterRead { nodes } => {
+            m.add(&LOOKS, &["read"], 1.0);
+            m.set(&NODES, &[], *nodes as f64);
+        }
+        Happening::ClusterUnread { .. } => m.add(&LOOKS, &["failed"], 1.0),
+        Happening::Serving { .. } | Happening::Stopping { .. } => {}
+    }
+}
+
+fn word(kind: ProblemKind) -> &'static str {
+    match kind {
+        ProblemKind::Usage => "usage",
+        ProblemKind::Unauthenticated => "unauthenticated",
+        ProblemKind::NotPermitted => "not_permitted",
+        ProblemKind::NotFound => "not_found",
+        ProblemKind::Conflict => "conflict",
+        ProblemKind::TooLarge => "too_large",
+        ProblemKind::TooOften => "too_often",
+        ProblemKind::Busy => "busy",
+        ProblemKind::Failed => "failed",
+    }
+}

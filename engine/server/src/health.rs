@@ -1,0 +1,126 @@
+//! Whether the engine is well: its loop turns, its journal can be written, Slurm answered lately.
+
+use engine_core::model::RunId;
+use engine_runtime::journal::Journal;
+use engine_runtime::ports::Clock;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a write to the journal may take before it counts as not possible.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks at the parts.
+#[derive(Debug)]
+pub struct Health {
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    started: Timestamp,
+    /// Seconds since the epoch; 0 for never.
+    slurm: AtomicI64,
+    turned: AtomicI64,
+    turns: AtomicU64,
+    slurm_limit: SignedDuration,
+    turn_limit: SignedDuration,
+}
+
+/// How the parts are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// `slurmedic/ready/1`.
+    pub format: String,
+    /// Whether all is well.
+    pub ready: bool,
+    /// Whether the dispatcher's loop turned lately, and else since when not.
+    pub dispatcher: Result<(), String>,
+    /// Whether the journal can be written.
+    pub journal: Result<(), String>,
+    /// Whether Slurm answered lately.
+    pub slurm: Result<(), String>,
+}
+
+impl Health {
+    /// Builds it. `turn_limit` is the age of the loop's last turn, `slurm_limit` that of Slurm's last answer, from which
+    /// the engine is not ready.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        turn_limit: SignedDuration,
+        slurm_limit: SignedDuration,
+    ) -> Self {
+        let started = clock.now();
+        Self {
+            journal,
+            clock,
+            started,
+            slurm: AtomicI64::new(0),
+            turned: AtomicI64::new(0),
+            turns: AtomicU64::new(0),
+            slurm_limit,
+            turn_limit,
+        }
+    }
+
+    /// The whole cluster was read.
+    pub fn slurm_answered(&self) {
+        self.slurm.store(self.clock.now().as_second(), Ordering::Relaxed);
+    }
+
+    /// The loop came round so often in all.
+    pub fn turned(&self, turns: u64) {
+        if self.turns.swap(turns, Ordering::Relaxed) != turns {
+            self.turned.store(self.clock.now().as_second(), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns when the engine was started.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// Says when Slurm last answered.
+    pub fn slurm_at(&self) -> Option<Timestamp> {
+        time(&self.slurm)
+    }
+
+    /// Says whether the loop turned lately: what a watchdog asks for.
+    pub fn turns(&self) -> bool {
+        self.age_of(&self.turned) <= self.turn_limit
+    }
+
+    fn age_of(&self, at: &AtomicI64) -> SignedDuration {
+        self.clock.now().duration_since(time(at).unwrap_or(self.started))
+    }
+
+    /// Looks at every part. The journal is written to without changing it.
+    pub async fn report(&self) -> HealthReport {
+        let dispatcher = if self.turns() {
+            Ok(())
+        } else {
+            Err(format!("its loop has not turned for {} s", self.age_of(&self.turned).as_secs()))
+        };
+        let slurm = match time(&self.slurm) {
+            None => Err("the cluster was not read yet".to_owned()),
+            Some(_) if self.age_of(&self.slurm) <= self.slurm_limit => Ok(()),
+            Some(at) => Err(format!("the cluster was last read at {at}")),
+        };
+        let nobody = RunId::unknown();
+        let probe = self.journal.drop_all_leases(&nobody);
+        let journal = match tokio::time::timeout(WRITE_LIMIT, probe).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("a write took more than {} s", WRITE_LIMIT.as_secs())),
+        };
+        let ready = dispatcher.is_ok() && slurm.is_ok() && journal.is_ok();
+        HealthReport { format: "slurmedic/ready/1".to_owned(), ready, dispatcher, journal, slurm }
+    }
+}
+
+fn time(at: &AtomicI64) -> Option<Timestamp> {
+    match at.load(Ordering::Relaxed) {
+        0 => None,
+        s => Timestamp::from_second(s).ok(),
+    }
+}
