@@ -20,6 +20,7 @@ pub mod plan;
 pub mod playbook;
 pub mod policy;
 pub mod run;
+pub mod select;
 pub mod value;
 pub mod verify;
 pub mod vocabulary;

@@ -155,6 +155,10 @@ impl<P: Porter> Journal for Guarded<P> {
         self.inner.claim(run).await
     }
 
+    async fn free_abandoned(&self, run: &RunId) -> Result<bool, JournalError> {
+        self.inner.free_abandoned(run).await
+    }
+
     async fn orphans(&self) -> Result<Vec<RunId>, JournalError> {
         self.inner.orphans().await
     }

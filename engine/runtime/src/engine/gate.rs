@@ -46,9 +46,7 @@ pub trait Gate: Send + Sync + Debug {
 
     /// Returns the stage of a playbook's version for what this initiator begins. A person who begins a run by hand is in
     /// no stage, nor is anybody where there is no policy.
-    fn stage(&self, _playbook: &PlaybookRef, _by: &Actor) -> Option<Stage> {
-        None
-    }
+    fn stage(&self, playbook: &PlaybookRef, by: &Actor) -> Option<Stage>;
 
     /// Judges a plan that was just made; `None` where there is no policy. Takes nothing.
     async fn judge(&self, _plan: &Plan) -> Option<Judgement> {
@@ -73,6 +71,10 @@ pub struct OpenGate;
 
 #[async_trait]
 impl Gate for OpenGate {
+    fn stage(&self, _playbook: &PlaybookRef, _by: &Actor) -> Option<Stage> {
+        None
+    }
+
     async fn admit(&self, _state: &RunState) -> Pass {
         Pass::Go
     }

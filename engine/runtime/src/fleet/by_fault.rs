@@ -1,31 +1,31 @@
-//! Which playbook a fault is given to: the newest version of the one playbook that names it.
+//! Which playbooks are for a fault: of each id that names it the newest version.
 
 use super::Playbooks;
 use engine_core::playbook::{Playbook, PlaybookRef};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Playbooks by the faults they name.
 #[derive(Debug, Clone, Default)]
 pub struct ByFault {
     faults: BTreeMap<String, Vec<Arc<Playbook>>>,
-    all: BTreeSet<PlaybookRef>,
+    all: BTreeMap<PlaybookRef, Arc<Playbook>>,
 }
 
 impl ByFault {
     /// Sorts playbooks by their faults; of each id only the newest version counts.
     pub fn newest<'a>(playbooks: impl IntoIterator<Item = &'a Playbook>) -> Self {
-        let mut newest: BTreeMap<&str, &Playbook> = BTreeMap::new();
-        let mut all = BTreeSet::new();
-        for p in playbooks {
-            all.insert(p.reference.clone());
-            let known = newest.entry(&p.reference.id).or_insert(p);
+        let mut all = BTreeMap::new();
+        let mut newest: BTreeMap<String, Arc<Playbook>> = BTreeMap::new();
+        for p in playbooks.into_iter().cloned().map(Arc::new) {
+            all.insert(p.reference.clone(), Arc::clone(&p));
+            let known = newest.entry(p.reference.id.clone()).or_insert_with(|| Arc::clone(&p));
             if known.reference.version < p.reference.version {
                 *known = p;
             }
         }
         let mut faults: BTreeMap<String, Vec<Arc<Playbook>>> = BTreeMap::new();
-        for p in newest.into_values().cloned().map(Arc::new) {
+        for p in newest.into_values() {
             for fault in &p.fault {
                 faults.entry(fault.clone()).or_default().push(Arc::clone(&p));
             }
@@ -35,18 +35,11 @@ impl ByFault {
 }
 
 impl Playbooks for ByFault {
-    fn holds(&self, reference: &PlaybookRef) -> bool {
-        self.all.contains(reference)
+    fn for_fault(&self, fault: &str) -> Vec<Arc<Playbook>> {
+        self.faults.get(fault).cloned().unwrap_or_default()
     }
 
-    fn for_fault(&self, fault: &str) -> Result<Arc<Playbook>, String> {
-        match self.faults.get(fault).map(Vec::as_slice) {
-            Some([one]) => Ok(Arc::clone(one)),
-            None | Some([]) => Err(format!("no playbook is for {fault}: a person decides")),
-            Some(many) => {
-                let ids: Vec<&str> = many.iter().map(|p| p.reference.id.as_str()).collect();
-                Err(format!("{} playbooks are for {fault} ({}): a person chooses", ids.len(), ids.join(", ")))
-            }
-        }
+    fn find(&self, reference: &PlaybookRef) -> Option<Arc<Playbook>> {
+        self.all.get(reference).cloned()
     }
 }

@@ -14,14 +14,14 @@ use crate::ports::Clock;
 use async_trait::async_trait;
 use engine_core::action::ServiceEffect;
 use engine_core::incident::Affected;
-use engine_core::model::{NodeName, RunId};
+use engine_core::model::NodeName;
 use engine_core::ownership::reservation_name;
 use engine_core::plan::Plan;
 use engine_core::playbook::PlaybookRef;
 use engine_core::policy::{
     Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Stage, Verdict, in_canary, judge,
 };
-use engine_core::run::{Actor, ActorKind, Effect, RunState, Status};
+use engine_core::run::{Actor, ActorKind, Effect, RunState};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,6 +59,10 @@ impl SwitchGate {
 
 #[async_trait]
 impl Gate for SwitchGate {
+    fn stage(&self, _playbook: &PlaybookRef, _by: &Actor) -> Option<Stage> {
+        None
+    }
+
     async fn admit(&self, state: &RunState) -> Pass {
         self.pass(&state.plan).await
     }
@@ -148,23 +152,14 @@ impl PolicyGate {
             return Ok(match self.journal.take_leases(&keys, &state.run, now, Some(admit)).await? {
                 Lease::Taken { .. } => Pass::Go,
                 Lease::HeldBy { key, run } => {
-                    self.free_if_abandoned(&run).await?;
+                    // Its engine may have died after it took the lock and before it began: so that nothing leaks.
+                    self.journal.free_abandoned(&run).await?;
                     wait(format!("run {run} has {key}"))
                 }
                 Lease::NotAdmitted(why) => wait(why),
             });
         }
         Ok(wait("the cluster could not be judged".to_owned()))
-    }
-
-    /// A plan whose engine died after it took its lock and before it began is given up, so that nothing leaks.
-    async fn free_if_abandoned(&self, run: &RunId) -> Result<(), crate::journal::JournalError> {
-        let lines = self.journal.runs(None, true, 100_000).await?;
-        let waits = |s: Status| matches!(s, Status::Proposed | Status::AwaitingApproval | Status::Approved);
-        if lines.iter().any(|l| l.run == *run && waits(l.status)) && self.journal.claim(run).await? {
-            self.journal.drop_all_leases(run).await?;
-        }
-        Ok(())
     }
 }
 

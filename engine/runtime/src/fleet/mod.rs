@@ -9,6 +9,7 @@ mod gate;
 mod history;
 mod intake;
 mod log;
+mod select;
 mod view;
 
 pub use by_fault::ByFault;
@@ -17,4 +18,5 @@ pub use gate::{PolicyGate, SwitchGate};
 pub use history::History;
 pub use intake::{Intake, IntakeError, MAX_POST, MAX_WAITING};
 pub use log::{Draft, FleetError, FleetLog};
+pub use select::{ByRules, Question, Selection, Selector};
 pub use view::{FleetView, shape_of};

@@ -537,6 +537,16 @@ impl Journal for MemoryJournal {
         Ok(free)
     }
 
+    async fn free_abandoned(&self, run: &RunId) -> Result<bool, JournalError> {
+        let mut store = self.alive()?;
+        if store.claims.get(run).is_some_and(lives) || store.phase(run)? != Phase::Waiting {
+            return Ok(false);
+        }
+        store.leases.retain(|_, lease| lease.run != *run);
+        store.claims.remove(run);
+        Ok(true)
+    }
+
     async fn orphans(&self) -> Result<Vec<RunId>, JournalError> {
         let store = self.alive()?;
         let orphan = |run: &RunId, phase: Phase| match (phase, store.claims.get(run)) {

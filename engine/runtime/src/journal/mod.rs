@@ -245,6 +245,9 @@ pub trait Journal: Send + Sync + Debug {
     /// Claims a run for this engine process; false when another living engine process has it. The claim ends with
     /// the run or with the process, however it dies.
     async fn claim(&self, run: &RunId) -> Result<bool, JournalError>;
+    /// Frees the locks and the claim of a run that was not begun and that no living engine process has, in one step;
+    /// false, and nothing freed, where one has it or where the run was begun.
+    async fn free_abandoned(&self, run: &RunId) -> Result<bool, JournalError>;
     /// Lists open runs whose engine process is gone, oldest first, and runs that were begun and that nobody claims.
     async fn orphans(&self) -> Result<Vec<RunId>, JournalError>;
     /// Stores bytes by their digest, such as an evidence bundle.

@@ -1,5 +1,6 @@
 //! A simulated cluster with a dispatcher, and on call somebody who says yes.
 
+use crate::counted::{Changes, Counted};
 use engine_core::incident::{
     Alert, Fingerprint, FleetEvent, Incident, IntakeRules, Place, QueuedWork, Scope, Shape, StormRules,
 };
@@ -8,9 +9,9 @@ use engine_core::model::NodeName;
 use engine_core::policy::{Layout, Policy};
 use engine_core::run::{Actor, End, Status};
 use engine_playbook::{Library, Renderer};
-use engine_runtime::engine::{Engine, EngineConfig, Gate, Ports};
+use engine_runtime::engine::{Engine, EngineConfig, Gate, LastMetre, Ports};
 use engine_runtime::fleet::{
-    ByFault, Dispatcher, DispatcherConfig, FleetLog, FleetView, Intake, PolicyGate, SwitchGate,
+    ByFault, Dispatcher, DispatcherConfig, FleetLog, FleetView, Intake, PolicyGate, Selection, SwitchGate,
 };
 use engine_runtime::journal::{Journal, MemoryJournal};
 use engine_runtime::ports::{Clock, Spawn};
@@ -28,6 +29,23 @@ pub(crate) fn secs(n: i64) -> SignedDuration {
     SignedDuration::from_secs(n)
 }
 
+/// What differs from one engine process to another.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Without one, only breakers and pauses stand before the engine.
+    pub(crate) policy: Option<Policy>,
+    /// Without them, those that come with Slurmedic.
+    pub(crate) playbooks: Option<ByFault>,
+    pub(crate) selection: Selection,
+    pub(crate) last_metre: Option<Arc<dyn LastMetre>>,
+}
+
+impl Setup {
+    pub(crate) fn under(policy: &Policy) -> Self {
+        Self { policy: Some(policy.clone()), ..Self::default() }
+    }
+}
+
 /// One engine process with everything that feeds it.
 #[derive(Clone)]
 pub(crate) struct Scene {
@@ -39,36 +57,44 @@ pub(crate) struct Scene {
     pub(crate) intake: Arc<Intake>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) spawner: Spawner,
+    /// What this process did to the cluster and its nodes.
+    pub(crate) changes: Changes,
 }
 
 impl Scene {
     pub(crate) async fn new(nodes: usize) -> Self {
+        Self::with(nodes, Setup::default()).await
+    }
+
+    /// A first engine process on a cluster of its own.
+    pub(crate) async fn with(nodes: usize, setup: Setup) -> Self {
         let world = SimWorld::new(SimConfig::new(nodes, 7, "2026-01-05T08:00:00Z".parse().unwrap()));
-        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), None, None).await
+        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), setup).await
     }
 
     /// Another engine process on the same world and the same journal.
     pub(crate) async fn reborn(&self, name: &str) -> Self {
-        Self::on(&self.world, self.journal.reopen(), name, self.spawner.clone(), None, None).await
+        self.reborn_with(name, Setup::default()).await
+    }
+
+    pub(crate) async fn reborn_with(&self, name: &str, setup: Setup) -> Self {
+        Self::on(&self.world, self.journal.reopen(), name, self.spawner.clone(), setup).await
     }
 
     /// A first engine process under a policy.
     pub(crate) async fn under(policy: &Policy, nodes: usize) -> Self {
-        let world = SimWorld::new(SimConfig::new(nodes, 7, "2026-01-05T08:00:00Z".parse().unwrap()));
-        Self::on(&world, MemoryJournal::new(), "engine-1", Spawner::default(), Some(policy.clone()), None)
-            .await
+        Self::with(nodes, Setup::under(policy)).await
     }
 
     /// Another engine process on the same world, with the same journal or one of its own.
     pub(crate) async fn beside(&self, name: &str, policy: &Policy, own_journal: bool) -> Self {
         let journal = if own_journal { MemoryJournal::new() } else { self.journal.reopen() };
-        Self::on(&self.world, journal, name, self.spawner.clone(), Some(policy.clone()), None).await
+        Self::on(&self.world, journal, name, self.spawner.clone(), Setup::under(policy)).await
     }
 
     /// Another engine process on the same journal that has other playbooks.
     pub(crate) async fn with_playbooks(&self, name: &str, policy: &Policy, playbooks: ByFault) -> Self {
-        let (journal, policy) = (self.journal.reopen(), Some(policy.clone()));
-        Self::on(&self.world, journal, name, self.spawner.clone(), policy, Some(playbooks)).await
+        self.reborn_with(name, Setup { playbooks: Some(playbooks), ..Setup::under(policy) }).await
     }
 
     async fn on(
@@ -76,15 +102,16 @@ impl Scene {
         journal: MemoryJournal,
         name: &str,
         spawner: Spawner,
-        policy: Option<Policy>,
-        playbooks: Option<ByFault>,
+        setup: Setup,
     ) -> Self {
+        let Setup { policy, playbooks, selection, last_metre } = setup;
         let playbooks = playbooks.unwrap_or_else(|| ByFault::newest(Library::embedded().playbooks()));
+        let changes = Changes::default();
         let clock = SimClock::new(world);
         let shared: Arc<dyn Journal> = Arc::new(journal.clone());
         let ports = Ports {
-            scheduler: Arc::new(SimScheduler::new(world)),
-            actuator: Arc::new(SimActuator::new(world)),
+            scheduler: Arc::new(Counted { inner: SimScheduler::new(world), changes: changes.clone() }),
+            actuator: Arc::new(Counted { inner: SimActuator::new(world), changes: changes.clone() }),
             telemetry: Some(Arc::new(SimTelemetry::new(world))),
             clock: Arc::new(clock.clone()),
             ids: Arc::new(SeededIds::new(name.bytes().map(u64::from).sum())),
@@ -114,8 +141,12 @@ impl Scene {
                 ))
             }
         };
-        let engine = Engine::new(ports, config, Arc::new(Renderer::new())).with_gate(gate);
-        let dispatcher = Dispatcher::new(
+        let mut engine = Engine::new(ports, config, Arc::new(Renderer::new())).with_gate(gate);
+        if let Some(last_metre) = last_metre {
+            engine = engine.with_last_metre(last_metre);
+        }
+        let dispatcher = Dispatcher::selecting(
+            selection,
             engine.clone(),
             Arc::clone(&intake),
             Arc::clone(&log),
@@ -123,7 +154,7 @@ impl Scene {
             Arc::new(spawner.clone()),
             DispatcherConfig::default(),
         );
-        Self { world: world.clone(), clock, journal, engine, log, intake, dispatcher, spawner }
+        Self { world: world.clone(), clock, journal, engine, log, intake, dispatcher, spawner, changes }
     }
 
     /// Lets the dispatcher and an on-call person work while `play` goes on, then stops both.

@@ -316,6 +316,21 @@ impl Desk {
         Ok(free)
     }
 
+    /// Frees what a run holds that was not begun and that no living engine has.
+    pub(super) fn free_abandoned(&self, tx: &Connection, run: &RunId) -> Result<bool, JournalError> {
+        let lives = match holder_of(tx, run)? {
+            Some(holder) if holder == *self.engine => true,
+            Some(holder) => engines::lives(tx, &self.place, &holder)?,
+            None => false,
+        };
+        if lives || phase_of(tx, run)? != Some(Phase::Waiting) {
+            return Ok(false);
+        }
+        locks::give_all_back(tx, run)?;
+        execute(tx, "DELETE FROM claims WHERE run = ?1", params![run.as_str()])?;
+        Ok(true)
+    }
+
     /// Stores bytes under their digest.
     pub(super) fn store_blob(
         tx: &Connection,

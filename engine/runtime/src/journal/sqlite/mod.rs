@@ -231,6 +231,11 @@ impl Journal for SqliteJournal {
         self.write(ROW, move |desk, tx| desk.claim(tx, &run)).await
     }
 
+    async fn free_abandoned(&self, run: &RunId) -> Result<bool, JournalError> {
+        let run = run.clone();
+        self.write(ROW, move |desk, tx| desk.free_abandoned(tx, &run)).await
+    }
+
     async fn orphans(&self) -> Result<Vec<RunId>, JournalError> {
         let place = Arc::clone(&self.place);
         self.readers.read(READ, move |db| read::orphans(db, &place)).await
