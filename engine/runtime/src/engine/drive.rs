@@ -28,7 +28,10 @@ impl Engine {
             return Err(EngineError::Claimed(run.clone()));
         }
         let mut state = self.state(run).await?;
+        let mut ahead = None;
         loop {
+            // A look ahead serves what comes right after it, and nothing later.
+            let glance: Option<Glance> = ahead.take();
             let now = self.ports.clock.now();
             let comes = next(&state, now);
             if let Some(kind) = comes.as_event(&state, now, self.config.approval_wait) {
@@ -44,7 +47,7 @@ impl Engine {
                 Next::Start => match self.gate.admit(&state).await {
                     Pass::Go => {
                         let engine = self.config.engine.clone();
-                        self.record(&mut state, EventKind::Started { engine }).await?;
+                        ahead = self.record_and_glance(&mut state, EventKind::Started { engine }).await?;
                     }
                     Pass::Wait { why, until } => {
                         self.defer(&mut state, why, until).await?;
@@ -70,7 +73,10 @@ impl Engine {
                 }
                 Next::Begin { effect, .. }
                     if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
-                Next::Begin { effect, attempt } => self.begin(&mut state, effect, attempt).await?,
+                Next::Begin { effect, attempt } => {
+                    let look = glance.and_then(|g| g.serves(&state, effect));
+                    ahead = self.begin(&mut state, effect, attempt, look).await?;
+                }
                 Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
                 // They are events, and were written above.
                 Next::RequestApproval
@@ -199,13 +205,24 @@ impl Engine {
         Ok(state)
     }
 
-    /// Guard, intent, act, outcome: the only way in which anything is changed.
-    async fn begin(&self, state: &mut RunState, effect: Effect, attempt: u32) -> Result<(), EngineError> {
-        let (look, prepared) = self.guarded(state, effect, attempt).await;
+    /// Guard, intent, act, outcome: the only way in which anything is changed. Returns a look for what comes next.
+    async fn begin(
+        &self,
+        state: &mut RunState,
+        effect: Effect,
+        attempt: u32,
+        look: Option<Look>,
+    ) -> Result<Option<Glance>, EngineError> {
+        let asked = self.ports.clock.now();
+        let (look, prepared) = self.guarded(state, effect, attempt, look).await;
+        let Some(prepared) = self.still_passes(state, effect, asked, &look, prepared).await else {
+            return Ok(None);
+        };
         let Prepared { report, foreign, transient, context } = prepared;
         if !report.passed {
             let refused = EventKind::Refused { effect, guard: report, foreign, transient };
-            return self.record_following(state, refused).await;
+            self.record_following(state, refused).await?;
+            return Ok(None);
         }
         let action = name(state, effect);
         let before = look.mark.known().cloned();
@@ -213,7 +230,7 @@ impl Engine {
             EventKind::Intent { effect, attempt, action, guard: report, before, context: context.clone() };
         // Somebody wrote meanwhile, perhaps a request to stop: decide anew before anything is touched.
         if !self.record_if_unchanged(state, intent).await? {
-            return Ok(());
+            return Ok(None);
         }
         self.recent.forget(&state.plan.target.node);
         let outcome = {
@@ -224,12 +241,49 @@ impl Engine {
             }
         };
         self.recent.forget(&state.plan.target.node);
-        self.record_following(state, EventKind::Finished { effect, attempt, outcome }).await
+        self.record_and_glance(state, EventKind::Finished { effect, attempt, outcome }).await
+    }
+
+    /// Writes an event, and looks meanwhile at the node for the effect that it leads to. Only reading goes on beside the
+    /// write: the next intent is written after both.
+    async fn record_and_glance(
+        &self,
+        state: &mut RunState,
+        kind: EventKind,
+    ) -> Result<Option<Glance>, EngineError> {
+        let (kinds, ahead) = self.with_followers(Some(state.clone()), &state.run, kind.clone());
+        let leads_to = ahead.as_ref().and_then(|a| match next(a, self.ports.clock.now()) {
+            Next::Begin { effect, .. } if !a.plan.is_shadow() => Some((effect, a)),
+            _ => None,
+        });
+        let look = async {
+            match leads_to {
+                Some((effect, ahead)) => {
+                    Some(Glance { effect, seq: ahead.seq, look: self.look_before(ahead, effect).await })
+                }
+                None => None,
+            }
+        };
+        let (written, glance) = tokio::join!(self.append(state, kinds), look);
+        if written? {
+            return Ok(glance);
+        }
+        self.record_following(state, kind).await?;
+        Ok(None)
     }
 
     /// Looks at the node and asks the guard of an effect. Changes nothing but the journal's lock.
-    pub(super) async fn guarded(&self, state: &RunState, effect: Effect, attempt: u32) -> (Look, Prepared) {
-        let look = self.look_before(state, effect).await;
+    pub(super) async fn guarded(
+        &self,
+        state: &RunState,
+        effect: Effect,
+        attempt: u32,
+        look: Option<Look>,
+    ) -> (Look, Prepared) {
+        let look = match look {
+            Some(look) => look,
+            None => self.look_before(state, effect).await,
+        };
         let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
         let mut prepared = match performer(state, effect) {
             Some(p) => p.prepare(&ctx).await,
@@ -262,6 +316,21 @@ impl Engine {
         let mut state = state.clone();
         // A note that cannot be written is no reason to stop a wait: the next event will say what is wrong.
         let _ = self.record(&mut state, EventKind::Noted { text }).await;
+    }
+}
+
+/// A look that was made for the next effect while the last event was being written.
+struct Glance {
+    effect: Effect,
+    /// The run's last event when it was made.
+    seq: u64,
+    look: Look,
+}
+
+impl Glance {
+    /// Returns the look if it is for this effect and nobody wrote to the run since.
+    fn serves(self, state: &RunState, effect: Effect) -> Option<Look> {
+        (self.effect == effect && self.seq == state.seq).then_some(self.look)
     }
 }
 

@@ -5,6 +5,7 @@
 mod drive;
 mod gate;
 mod guard;
+mod late;
 mod propose;
 mod shadow;
 
@@ -247,7 +248,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let word = kind.word();
         for _ in 0..RECORD_ATTEMPTS {
-            let kinds = self.with_followers(Some(state.clone()), &state.run, kind.clone());
+            let (kinds, _) = self.with_followers(Some(state.clone()), &state.run, kind.clone());
             if self.append(state, kinds).await? {
                 return Ok(());
             }
@@ -255,9 +256,14 @@ impl Engine {
         Err(EngineError::Outrun { run: state.run.clone(), event: word })
     }
 
-    /// Returns an event with those that follow from it by themselves; without a state, the event begins the run. What may
-    /// not follow is left to the journal to refuse.
-    fn with_followers(&self, mut ahead: Option<RunState>, run: &RunId, kind: EventKind) -> Vec<EventKind> {
+    /// Returns an event with those that follow from it by themselves, and the state they lead to; without a state, the
+    /// event begins the run. What may not follow is left to the journal to refuse.
+    fn with_followers(
+        &self,
+        mut ahead: Option<RunState>,
+        run: &RunId,
+        kind: EventKind,
+    ) -> (Vec<EventKind>, Option<RunState>) {
         let at = self.ports.clock.now();
         let mut kinds = Vec::new();
         let mut follows = Some(kind);
@@ -274,7 +280,7 @@ impl Engine {
                 follows = next(state, at).as_event(state, at, self.config.approval_wait);
             }
         }
-        kinds
+        (kinds, ahead)
     }
 
     fn tell(&self, event: &Event, state: &RunState) {

@@ -150,7 +150,7 @@ impl Engine {
         let run = plan.run.clone();
         let proposed = EventKind::Proposed { plan: Box::new(plan), digest };
         let kinds = if proposal.objections.is_empty() {
-            self.with_followers(None, &run, proposed)
+            self.with_followers(None, &run, proposed).0
         } else {
             let why = proposal.objections.join("; ");
             vec![proposed, EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None }]
