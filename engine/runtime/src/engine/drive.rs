@@ -47,7 +47,8 @@ impl Engine {
                 Next::Start => match self.gate.admit(&state).await {
                     Pass::Go => {
                         let engine = self.config.engine.clone();
-                        ahead = self.record_and_glance(&mut state, EventKind::Started { engine }).await?;
+                        ahead = Box::pin(self.record_and_glance(&mut state, EventKind::Started { engine }))
+                            .await?;
                     }
                     Pass::Wait { why, until } => {
                         self.defer(&mut state, why, until).await?;
@@ -75,7 +76,7 @@ impl Engine {
                     if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
                 Next::Begin { effect, attempt } => {
                     let look = glance.and_then(|g| g.serves(&state, effect));
-                    ahead = self.begin(&mut state, effect, attempt, look).await?;
+                    ahead = Box::pin(self.begin(&mut state, effect, attempt, look)).await?;
                 }
                 Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
                 // They are events, and were written above.
