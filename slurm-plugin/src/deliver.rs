@@ -90,14 +90,14 @@ pub(crate) fn post(config: &Config, lines: &str, end: Instant) -> Result<(), Not
     }
 }
 
-/// The lines of a signed request: the time, and the HMAC-SHA256 of `TIME.BODY`.
+/// The lines of a signed request: the time, and the HMAC-SHA256 of `TIME:BODY`.
 fn signature(key: &[u8], time: u64, body: &str) -> String {
     let mut mac = match Hmac::<Sha256>::new_from_slice(key) {
         Ok(mac) => mac,
         // HMAC takes keys of any length.
         Err(_) => return String::new(),
     };
-    mac.update(format!("{time}.{body}").as_bytes());
+    mac.update(format!("{time}:{body}").as_bytes());
     let code = hex(&mac.finalize().into_bytes());
     format!("X-Slurmedic-Timestamp: {time}\r\nX-Slurmedic-Signature: sha256={code}\r\n")
 }
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn the_signature_is_that_of_the_standard() {
-        // RFC 4231 does not cover a dotted text, so the expected code was made by `openssl dgst -sha256 -hmac`.
+        // RFC 4231 does not cover a dated text, so the expected code was made by `openssl dgst -sha256 -hmac`.
         let lines = signature(b"0123456789abcdef", 1_795_012_345, "[]");
         assert_eq!(
             lines,
-            "X-Slurmedic-Timestamp: 1795012345\r\nX-Slurmedic-Signature: sha256=c5ccbe064ed3c4de5e1fecdf3fae4a1937f1e6b4e9bb7e287402dd66737972d3\r\n"
+            "X-Slurmedic-Timestamp: 1795012345\r\nX-Slurmedic-Signature: sha256=26318a5be00e8440a83a3e3c733ebe0963d479140b86939b16052c9cc56dfd2e\r\n"
         );
     }
 }
