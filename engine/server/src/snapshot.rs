@@ -74,6 +74,8 @@ pub(crate) async fn text(server: &Server, form: Form) -> String {
     let mut ages = Vec::new();
     let mut stale = Vec::new();
     let started = parts.health.started();
+    // How old something is here is told by this machine's clock, also where the cluster's is a simulated one.
+    let now = jiff::Timestamp::now();
     let age = |at: Option<jiff::Timestamp>| now.duration_since(at.unwrap_or(started)).as_secs_f64().max(0.0);
     ages.push((vec!["slurm".to_owned()], age(parts.health.slurm_at())));
     for (name, source) in parts.sources.get().iter() {

@@ -43,7 +43,7 @@ pub struct Intake {
     log: Arc<FleetLog>,
     shape: RwLock<Arc<Shape>>,
     rules: IntakeRules,
-    storm: StormRules,
+    storm: RwLock<StormRules>,
     waiting: Mutex<(usize, Vec<Posted>)>,
     turn: tokio::sync::Mutex<Counters>,
     not_heard: Mutex<BTreeMap<NotHeard, u64>>,
@@ -66,7 +66,7 @@ impl Intake {
             log,
             shape: RwLock::default(),
             rules,
-            storm,
+            storm: RwLock::new(storm),
             waiting: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             not_heard: Mutex::default(),
@@ -81,6 +81,11 @@ impl Intake {
     /// Returns the nodes as they were last told.
     pub fn shape(&self) -> Arc<Shape> {
         Arc::clone(&self.shape.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other rules for storms in force.
+    pub fn set_storm(&self, storm: StormRules) {
+        *self.storm.write().unwrap_or_else(PoisonError::into_inner) = storm;
     }
 
     /// Counts the alerts that opened nothing, by cause.
@@ -185,7 +190,8 @@ impl Intake {
         draft: &mut super::log::Draft<'_>,
         shape: &Shape,
     ) -> Result<(), engine_core::incident::IllegalFleetEvent> {
-        for event in trips(draft.state, shape, &self.storm, draft.now) {
+        let storm = self.storm.read().unwrap_or_else(PoisonError::into_inner);
+        for event in trips(draft.state, shape, &storm, draft.now) {
             draft.push(event)?;
         }
         Ok(())

@@ -92,7 +92,7 @@ pub(super) async fn source(
     let read = source.read(&body, server.now());
     drop(body);
     let answer = take(Arc::clone(&server), name, read).await?;
-    source.heard(server.now());
+    source.heard(jiff::Timestamp::now());
     Ok(answer)
 }
 
