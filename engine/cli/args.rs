@@ -61,7 +61,7 @@ pub(crate) enum Verb {
     Cancel(commands::cancel::CancelArgs),
     /// Pick up runs whose engine was killed: resume, go back or hold.
     Recover(commands::recover::RecoverArgs),
-    /// Work off incidents: plan, ask, carry out, until it is stopped.
+    /// The daemon: works off incidents and answers people and programs, until it is stopped.
     Serve(commands::serve::ServeArgs),
     /// Feed alerts by hand.
     Alert(commands::alert::AlertArgs),
@@ -71,6 +71,10 @@ pub(crate) enum Verb {
     Pause(commands::breaker::PauseArgs),
     /// Show what stands still, and let it go on.
     Breaker(commands::breaker::BreakerArgs),
+    /// Make, list and revoke API tokens.
+    Token(commands::token::TokenArgs),
+    /// Make a one-time yes for a person who is not at a terminal.
+    Ticket(commands::ticket::TicketArgs),
     /// Check the journal, or back it up.
     Journal(commands::journal::JournalArgs),
     /// Check what this site offers, and say which way Slurm is read.

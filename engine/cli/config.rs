@@ -6,6 +6,7 @@ use engine_adapters::slurm::SlurmConfig;
 use engine_core::policy::Approvals;
 use engine_core::value::parse_duration;
 use engine_runtime::engine::EngineConfig;
+use engine_server::ServerSettings;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) node: NodeConfig,
     /// dcgm-exporter, read for nodes that are not this host.
     pub(crate) exporter: ExporterConfig,
+    /// The engine's faces.
+    pub(crate) server: ServerSettings,
 }
 
 /// Which cluster the verbs act on.
@@ -179,6 +182,10 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
         .with_hint("docs/guide/configuration.md lists every key")
     })?;
     config.engine.lower(String::new(), &Approvals::default())?;
+    if let Err(e) = config.server.check() {
+        return Err(CliError::usage(format!("{}: {e}", path.display()))
+            .with_hint("docs/guide/server.md explains each key"));
+    }
     let problems = config.node.tools.problems();
     if !problems.is_empty() {
         let list: Vec<String> = problems.iter().map(|p| format!("node.tools.{p}")).collect();

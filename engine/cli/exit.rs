@@ -118,6 +118,25 @@ impl From<engine_runtime::journal::JournalError> for CliError {
     }
 }
 
+impl From<engine_server::Problem> for CliError {
+    fn from(p: engine_server::Problem) -> Self {
+        use engine_server::ProblemKind;
+        let error = match p.kind {
+            ProblemKind::Usage
+            | ProblemKind::NotPermitted
+            | ProblemKind::NotFound
+            | ProblemKind::Conflict
+            | ProblemKind::Unauthenticated
+            | ProblemKind::TooLarge => Self::usage(p.error),
+            ProblemKind::TooOften | ProblemKind::Busy | ProblemKind::Failed => Self::failed(p.error),
+        };
+        match p.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
 impl From<engine_runtime::engine::EngineError> for CliError {
     fn from(e: engine_runtime::engine::EngineError) -> Self {
         use engine_runtime::engine::EngineError;

@@ -6,8 +6,8 @@ use engine_core::policy::{Layout, Policy};
 use engine_playbook::Library;
 use engine_runtime::engine::{Engine, Ports};
 use engine_runtime::fleet::{
-    ByFault, Dispatcher, DispatcherConfig, FleetError, FleetLog, FleetView, Intake, PolicyGate, SwitchGate,
-    shape_of,
+    ByFault, Dispatcher, DispatcherConfig, FleetError, FleetLog, FleetView, Intake, Playbooks, PolicyGate,
+    SwitchGate, shape_of,
 };
 use engine_runtime::system::SystemSpawn;
 use std::sync::Arc;
@@ -50,6 +50,19 @@ impl Fleet {
         Ok(Self { log, intake, view, gate })
     }
 
+    /// Puts a gate with another policy, layout and library together, on the same record and intake.
+    pub(crate) fn anew(&self, ports: &Ports, policy: Arc<Policy>, layout: Layout, library: &Library) -> Self {
+        let (log, intake) = (Arc::clone(&self.log), Arc::clone(&self.intake));
+        intake.set_storm(StormRules { breaker: policy.breaker.clone(), ..StormRules::default() });
+        let view = FleetView::new(Arc::clone(&ports.scheduler), Arc::clone(&ports.clock), layout);
+        let view = Arc::new(view);
+        let switches = SwitchGate::new(Arc::clone(&log), Arc::clone(&intake));
+        let (journal, clock) = (Arc::clone(&ports.journal), Arc::clone(&ports.clock));
+        let playbooks = Arc::new(ByFault::newest(library.playbooks()));
+        let gate = Arc::new(PolicyGate::new(switches, policy, Arc::clone(&view), playbooks, journal, clock));
+        Self { log, intake, view, gate }
+    }
+
     /// Reads which nodes there are and tells the intake; says what could not be read.
     pub(crate) async fn look(&self) -> Result<usize, CliError> {
         let fleet = self.view.fresh().await;
@@ -71,14 +84,14 @@ impl Fleet {
     pub(crate) fn dispatcher(
         &self,
         engine: Engine,
-        library: &Library,
+        playbooks: Arc<dyn Playbooks>,
         config: DispatcherConfig,
     ) -> Dispatcher {
         Dispatcher::new(
             engine,
             Arc::clone(&self.intake),
             Arc::clone(&self.log),
-            Arc::new(ByFault::newest(library.playbooks())),
+            playbooks,
             Arc::new(SystemSpawn),
             config,
         )

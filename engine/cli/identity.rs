@@ -13,20 +13,7 @@ pub(crate) fn person() -> String {
     }
 }
 
-/// Names the groups of a user of this machine; nobody's are none.
-pub(crate) fn groups(user: &str) -> Vec<String> {
-    let Ok(Some(known)) = nix::unistd::User::from_name(user) else { return Vec::new() };
-    let Ok(name) = std::ffi::CString::new(user) else { return Vec::new() };
-    let ids = nix::unistd::getgrouplist(&name, known.gid).unwrap_or_default();
-    ids.into_iter().filter_map(|id| nix::unistd::Group::from_gid(id).ok().flatten()).map(|g| g.name).collect()
-}
-
-/// Says whether a text can be a person's name in the journal.
-pub(crate) fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@'))
-}
+pub(crate) use engine_server::{groups_of as groups, is_name};
 
 /// Says whether somebody can be asked.
 pub(crate) fn can_ask() -> bool {

@@ -66,22 +66,10 @@ impl Site {
 
     /// Puts the fleet's gate before the engine: breakers, pauses, policy, budgets.
     pub(crate) async fn gated(mut self) -> Result<(Self, Fleet), CliError> {
-        let layout = self.layout().await;
+        let layout = layout_of(&self.policy, self.topology.as_deref(), self.slurm.as_ref()).await;
         let fleet = Fleet::open(&self.engine.ports, Arc::clone(&self.policy), layout, &self.library).await?;
         self.engine = self.engine.with_gate(Arc::clone(&fleet.gate) as _);
         Ok((self, fleet))
-    }
-
-    /// Finds out which nodes share a rack or a fabric, where the policy leaves that to Slurm's topology: from the file
-    /// that the configuration names, else from slurmctld. The simulated cluster has none.
-    async fn layout(&self) -> Layout {
-        let topology = match (&self.topology, &self.slurm) {
-            _ if self.policy.racks.from != RackSource::Topology => Known::Known(None),
-            (Some(path), _) => read_topology_conf(path),
-            (None, Some(slurm)) => slurm.topology().await,
-            (None, None) => Known::Known(None),
-        };
-        Layout::of(&self.policy.racks, &topology)
     }
 
     /// Makes sure that somebody may do something, where the site has a policy of its own. Without one, whoever can write
@@ -111,6 +99,22 @@ impl Site {
     pub(crate) fn library(&self) -> &Library {
         &self.library
     }
+}
+
+/// Finds out which nodes share a rack or a fabric, where the policy leaves that to Slurm's topology: from the file that the
+/// configuration names, else from slurmctld. The simulated cluster has none.
+pub(crate) async fn layout_of(
+    policy: &Policy,
+    topology: Option<&Path>,
+    slurm: Option<&Arc<SlurmBackend>>,
+) -> Layout {
+    let topology = match (topology, slurm) {
+        _ if policy.racks.from != RackSource::Topology => Known::Known(None),
+        (Some(path), _) => read_topology_conf(path),
+        (None, Some(slurm)) => slurm.topology().await,
+        (None, None) => Known::Known(None),
+    };
+    Layout::of(&policy.racks, &topology)
 }
 
 /// Puts the site together. `node` is the node the verb is about.

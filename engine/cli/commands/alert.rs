@@ -3,11 +3,13 @@
 use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, tame};
+use crate::remote;
 use crate::site::{Access, open};
-use engine_core::incident::{Alert, Fingerprint, Heard};
-use engine_core::model::NodeName;
+use engine_core::incident::Alert;
+use engine_runtime::fleet::MAX_POST;
+use engine_server::sources::native;
+use engine_server::{AlertsTaken, feed};
 use jiff::Timestamp;
-use serde::Deserialize;
 use std::io::Read as _;
 use std::path::PathBuf;
 
@@ -21,87 +23,51 @@ pub(crate) struct AlertArgs {
 
 /// The largest file.
 const MAX_BYTES: u64 = 32 << 20;
-
-/// An alert as people and programs write it. `node` and `fault` are needed; the rest has a default.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    node: String,
-    fault: String,
-    gpu: Option<Gpu>,
-    #[serde(default)]
-    source: Option<String>,
-    #[serde(default)]
-    fingerprint: Option<String>,
-    #[serde(default = "yes")]
-    firing: bool,
-    #[serde(default)]
-    seen_at: Option<Timestamp>,
-    #[serde(default)]
-    summary: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Gpu {
-    Index(u32),
-    Name(String),
-}
-
-fn yes() -> bool {
-    true
-}
+/// Alerts whose answers are listed.
+const MAX_LINES: usize = 50;
 
 /// Runs `alert`.
 pub(crate) async fn run(args: &AlertArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
-    let text = read(&args.file)?;
-    let now = Timestamp::now();
-    let alerts: Vec<Alert> = parse(&text)?
-        .into_iter()
-        .enumerate()
-        .map(|(i, w)| lower(w, now).map_err(|why| CliError::usage(format!("alert {}: {why}", i + 1))))
-        .collect::<Result<_, _>>()?;
-    let site = open(global, printer, Access::Change, None).await?;
-    let (_site, fleet) = site.gated().await?;
-    fleet.look().await?;
-    let mut heard = Vec::new();
-    for part in alerts.chunks(engine_runtime::fleet::MAX_POST) {
-        heard.extend(fleet.intake.take(part.to_vec()).await.map_err(|e| CliError::caused("the alerts", e))?);
-    }
-    let new = heard.iter().filter(|h| matches!(h, Heard::New(_))).count();
-    let not = heard.iter().filter(|h| matches!(h, Heard::Not(_))).count();
-    match printer.format {
-        Format::Json => printer.json(&serde_json::json!({
-            "format": "slurmedic/alert/1",
-            "taken": heard.len() - not,
-            "new": new,
-            "refused": not,
-            "answers": heard.iter().map(word).collect::<Vec<_>>(),
-        }))?,
-        Format::Text => {
-            for (alert, h) in alerts.iter().zip(&heard).take(50) {
-                let gpu = alert.gpu.as_ref().map(|g| format!(" GPU {}", tame(g))).unwrap_or_default();
-                printer.out(format!("{}{gpu} {}: {}", alert.node, alert.fault, word(h)));
+    let alerts = parse(&read(&args.file)?)?;
+    let answer = match remote::engine(global).await? {
+        Some(engine) => {
+            let mut all = AlertsTaken {
+                format: "slurmedic/alert/1".to_owned(),
+                taken: 0,
+                new: 0,
+                refused: 0,
+                answers: Vec::new(),
+            };
+            for part in alerts.chunks(MAX_POST) {
+                let one: AlertsTaken = engine.post("/api/v1/alerts", &part).await?;
+                all.taken += one.taken;
+                all.new += one.new;
+                all.refused += one.refused;
+                all.answers.extend(one.answers);
             }
-            if heard.len() > 50 {
-                printer.out(format!("... {} alerts in all, {new} new, {not} refused", heard.len()));
+            all
+        }
+        None => {
+            let site = open(global, printer, Access::Change, None).await?;
+            let (_site, fleet) = site.gated().await?;
+            fleet.look().await?;
+            feed(&fleet.intake, alerts.iter().cloned().map(Ok).collect()).await?.document
+        }
+    };
+    match printer.format {
+        Format::Json => printer.json(&answer)?,
+        Format::Text => {
+            for (alert, said) in alerts.iter().zip(&answer.answers).take(MAX_LINES) {
+                let gpu = alert.gpu.as_ref().map(|g| format!(" GPU {}", tame(g))).unwrap_or_default();
+                printer.out(format!("{}{gpu} {}: {}", alert.node, alert.fault, tame(said)));
+            }
+            if alerts.len() > MAX_LINES {
+                let (new, refused) = (answer.new, answer.refused);
+                printer.out(format!("... {} alerts in all, {new} new, {refused} refused", alerts.len()));
             }
         }
     }
-    Ok(if not == 0 { Exit::Ok } else { Exit::Findings })
-}
-
-fn word(heard: &Heard) -> String {
-    match heard {
-        Heard::New(event) => match &**event {
-            engine_core::incident::FleetEvent::Joined { incident, .. } => {
-                format!("joins incident {incident}")
-            }
-            _ => "opens an incident".to_owned(),
-        },
-        Heard::Counted(incident) => format!("counted for incident {incident}"),
-        Heard::Not(why) => format!("not taken, {why}"),
-    }
+    Ok(if answer.refused == 0 { Exit::Ok } else { Exit::Findings })
 }
 
 fn read(path: &PathBuf) -> Result<String, CliError> {
@@ -121,35 +87,16 @@ fn read(path: &PathBuf) -> Result<String, CliError> {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Written>, CliError> {
-    let bad = |e: serde_json::Error| {
-        CliError::usage(format!("no alert: {e}"))
+/// Reads them; here one that is wrong stops all of them, since a person can correct it.
+fn parse(text: &str) -> Result<Vec<Alert>, CliError> {
+    let read = native::read_file(text.as_bytes(), "cli", Timestamp::now()).map_err(|e| {
+        CliError::usage(tame(&e.to_string()))
             .with_hint(r#"write {"node": "gpu017", "fault": "gpu-ecc-uncorrectable", "gpu": 3}"#)
-    };
-    let text = text.trim();
-    if text.starts_with('[') {
-        return serde_json::from_str(text).map_err(bad);
-    }
-    serde_json::Deserializer::from_str(text).into_iter::<Written>().collect::<Result<_, _>>().map_err(bad)
-}
-
-fn lower(w: Written, now: Timestamp) -> Result<Alert, String> {
-    let gpu = w.gpu.map(|g| match g {
-        Gpu::Index(i) => i.to_string(),
-        Gpu::Name(name) => name,
-    });
-    let named = format!("{}/{}/{}", w.fault, w.node, gpu.as_deref().unwrap_or("-"));
-    let fingerprint = Fingerprint::new(w.fingerprint.as_deref().unwrap_or(&named));
-    Alert {
-        source: w.source.unwrap_or_else(|| "cli".to_owned()),
-        fingerprint: fingerprint.map_err(|e| e.to_string())?,
-        fault: w.fault,
-        node: NodeName::new(&w.node).map_err(|e| e.to_string())?,
-        gpu,
-        firing: w.firing,
-        seen_at: w.seen_at.unwrap_or(now),
-        summary: w.summary,
-    }
-    .checked()
-    .map_err(|e| e.to_string())
+    })?;
+    let alerts: Result<Vec<Alert>, CliError> = read
+        .into_iter()
+        .enumerate()
+        .map(|(i, a)| a.map_err(|e| CliError::usage(format!("alert {}: {}", i + 1, tame(&e.why)))))
+        .collect();
+    alerts
 }

@@ -4,13 +4,13 @@ use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::identity;
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
-use crate::site::{Access, Site, open, run_id};
-use engine_core::incident::{FleetEvent, QueuedWork, Scope, Trouble};
+use crate::remote;
+use crate::site::{Access, open};
+use engine_core::incident::{QueuedWork, Scope};
 use engine_core::model::NodeName;
 use engine_core::policy::Deed;
 use engine_core::run::Actor;
-use engine_runtime::fleet::FleetLog;
-use std::sync::Arc;
+use engine_server::{Desk, StopList, StopNow, Stopped, Stops};
 
 /// What is done with the breaker.
 #[derive(Debug, clap::Args)]
@@ -103,44 +103,52 @@ pub(crate) async fn run(
     global: &Global,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
+    let me = || Actor::person(identity::person());
+    let engine = remote::engine(global).await?;
     match &args.verb {
         None | Some(BreakerVerb::Show) => {
-            let site = open(global, printer, Access::Look, None).await?;
-            show(&log_of(&site).await?, printer).await
+            let found: StopList = match engine {
+                Some(engine) => engine.get("/api/v1/breaker", &[]).await?,
+                None => {
+                    let site = open(global, printer, Access::Look, None).await?;
+                    Desk::new(site.engine).stops().await?
+                }
+            };
+            show(&found, printer)
         }
         Some(BreakerVerb::Reset(a)) => {
-            let site = open(global, printer, Access::Record, None).await?;
-            site.permit(&identity::person(), Deed::BreakerReset)?;
-            let log = log_of(&site).await?;
             let scope = a.scope.scope()?;
-            if log.read(|f| f.switches().find(&scope).is_none()).await {
-                return Err(CliError::usage(format!("{scope} does not stand still"))
-                    .with_hint("`slurmedic breaker` shows what does"));
-            }
             let queued = match a.queued {
                 Queued::Drop => QueuedWork::Drop,
                 Queued::JudgeAnew => QueuedWork::JudgeAnew,
             };
-            let by = Actor::person(identity::person());
-            log.note(FleetEvent::Released { scope: scope.clone(), by, why: a.reason.clone(), queued })
-                .await?;
-            told(printer, &scope, "goes on")
+            let done: Stopped = match engine {
+                Some(engine) => {
+                    let sent = serde_json::json!({ "scope": scope, "why": a.reason, "queued": queued });
+                    engine.post("/api/v1/breaker/reset", &sent).await?
+                }
+                None => {
+                    let site = open(global, printer, Access::Record, None).await?;
+                    site.permit(&identity::person(), Deed::BreakerReset)?;
+                    Desk::new(site.engine).switch(&scope, Stops::Release(queued), me(), &a.reason).await?
+                }
+            };
+            told(printer, &done)
         }
         Some(BreakerVerb::Wrong(a)) => {
-            let site = open(global, printer, Access::Record, None).await?;
-            site.permit(&identity::person(), Deed::Pause)?;
-            let run = run_id(&site, &a.run).await?;
-            let playbook = site.engine.state(&run).await?.plan.playbook.id.clone();
-            let scope = Scope::Playbook(playbook.clone());
-            let why = format!("{} says: {}", identity::person(), a.reason);
-            let log = log_of(&site).await?;
-            log.note(FleetEvent::Troubled { run, playbook, trouble: Trouble::Wrongful, why: why.clone() })
-                .await?;
-            if log.read(|f| f.switches().find(&scope).is_none()).await {
-                let nodes = Vec::new();
-                log.note(FleetEvent::Tripped { scope: scope.clone(), why, nodes }).await?;
-            }
-            told(printer, &scope, "stands still")
+            let done: Stopped = match engine {
+                Some(engine) => {
+                    let sent = serde_json::json!({ "run": a.run, "why": a.reason });
+                    engine.post("/api/v1/breaker/wrong", &sent).await?
+                }
+                None => {
+                    let site = open(global, printer, Access::Record, None).await?;
+                    site.permit(&identity::person(), Deed::Pause)?;
+                    let desk = Desk::new(site.engine);
+                    desk.wrong(&desk.find(&a.run).await?, &me(), &a.reason).await?
+                }
+            };
+            told(printer, &done)
         }
     }
 }
@@ -151,45 +159,42 @@ pub(crate) async fn pause(
     global: &Global,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
-    let site = open(global, printer, Access::Record, None).await?;
-    site.permit(&identity::person(), Deed::Pause)?;
     let scope = args.scope.scope()?;
-    let by = Actor::person(identity::person());
-    let stop = FleetEvent::Stopped { scope: scope.clone(), by, why: args.reason.clone() };
-    log_of(&site).await?.note(stop).await?;
-    told(printer, &scope, "stands still")
+    let done: Stopped = match remote::engine(global).await? {
+        Some(engine) => {
+            let sent = serde_json::json!({ "scope": scope, "why": args.reason });
+            engine.post("/api/v1/breaker/pause", &sent).await?
+        }
+        None => {
+            let site = open(global, printer, Access::Record, None).await?;
+            site.permit(&identity::person(), Deed::Pause)?;
+            let by = Actor::person(identity::person());
+            Desk::new(site.engine).switch(&scope, Stops::Pause, by, &args.reason).await?
+        }
+    };
+    told(printer, &done)
 }
 
-async fn log_of(site: &Site) -> Result<FleetLog, CliError> {
-    let ports = &site.engine.ports;
-    Ok(FleetLog::open(Arc::clone(&ports.journal), Arc::clone(&ports.clock)).await?)
-}
-
-fn told(printer: &mut Printer, scope: &Scope, what: &str) -> Result<Exit, CliError> {
+fn told(printer: &mut Printer, done: &Stopped) -> Result<Exit, CliError> {
     match printer.format {
-        Format::Json => printer
-            .json(&serde_json::json!({ "format": "slurmedic/breaker/1", "scope": scope, "now": what }))?,
-        Format::Text => printer.out(format!("{scope} {what}")),
+        Format::Json => printer.json(done)?,
+        Format::Text => printer.out(format!("{} {}", done.scope, tame(&done.now))),
     }
     Ok(Exit::Ok)
 }
 
-async fn show(log: &FleetLog, printer: &mut Printer) -> Result<Exit, CliError> {
-    let stops: Vec<_> =
-        log.read(|f| f.switches().iter().map(|(a, b)| (a.clone(), b.clone())).collect()).await;
+fn show(found: &StopList, printer: &mut Printer) -> Result<Exit, CliError> {
     if printer.format == Format::Json {
-        let list: Vec<_> =
-            stops.iter().map(|(scope, stop)| serde_json::json!({ "scope": scope, "stop": stop })).collect();
-        printer.json(&serde_json::json!({ "format": "slurmedic/breaker/1", "stops": list }))?;
-    } else if stops.is_empty() {
+        printer.json(found)?;
+    } else if found.stops.is_empty() {
         printer.out("nothing stands still");
     } else {
-        for (scope, stop) in &stops {
+        for StopNow { scope, stop } in &found.stops {
             let since = stop.since.strftime("%Y-%m-%d %H:%M:%S");
             printer.out(paint(Tone::Bad, format!("{scope} stands still since {since} UTC")));
             printer.out(format!("  {}", wrapped(&tame(&stop.sentence(scope)), 2)));
         }
         printer.out("`slurmedic breaker reset --reason WHY --queued judge-anew` lets it go on");
     }
-    Ok(if stops.is_empty() { Exit::Ok } else { Exit::Findings })
+    Ok(if found.stops.is_empty() { Exit::Ok } else { Exit::Findings })
 }

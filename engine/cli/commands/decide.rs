@@ -1,15 +1,17 @@
 //! `approve` and `deny`.
 
 use super::Global;
-use super::run::{Live, drive_through, finish};
+use super::run::{Live, drive_through, finish, tell_end};
 use crate::exit::{CliError, Exit};
 use crate::identity;
 use crate::printer::{Format, Printer};
+use crate::remote::{self, Remote, segment};
 use crate::site::{Access, open, run_id};
 use engine_core::model::RunId;
 use engine_core::policy::Deed;
 use engine_core::run::Actor;
 use engine_runtime::engine::EngineError;
+use engine_server::{Decided, Show};
 use std::sync::Arc;
 
 /// Which run.
@@ -36,6 +38,9 @@ pub(crate) async fn approve(
     global: &Global,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
+    if let Some(engine) = remote::engine(global).await? {
+        return approve_at(&engine, &args.runs, printer).await;
+    }
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
     let (site, _fleet) = site.gated().await?;
@@ -70,6 +75,30 @@ pub(crate) async fn approve(
     Ok(worst)
 }
 
+/// Says yes at the engine that serves; it carries the runs out.
+async fn approve_at(engine: &Remote, runs: &[String], printer: &mut Printer) -> Result<Exit, CliError> {
+    let mut worst = Exit::Ok;
+    for text in runs {
+        let path = format!("/api/v1/runs/{}/approve", segment(text)?);
+        let done: Decided = engine.post(&path, &serde_json::json!({})).await?;
+        let exit = match done.status.as_str() {
+            "approved" | "running" => {
+                told(&done.run, printer)?;
+                Exit::Ok
+            }
+            // Void, or one of two: the run itself says so.
+            _ => {
+                let shown: Show = engine.get(&format!("/api/v1/runs/{}", done.run), &[]).await?;
+                tell_end(&shown.run, &shown.events, printer)?
+            }
+        };
+        if exit as u8 > worst as u8 {
+            worst = exit;
+        }
+    }
+    Ok(worst)
+}
+
 /// An engine that serves has the run: it goes on with it by itself.
 fn told(run: &RunId, printer: &mut Printer) -> Result<(), CliError> {
     match printer.format {
@@ -85,6 +114,13 @@ fn told(run: &RunId, printer: &mut Printer) -> Result<(), CliError> {
 
 /// Runs `deny`.
 pub(crate) async fn deny(args: &DenyArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
+    if let Some(engine) = remote::engine(global).await? {
+        let path = format!("/api/v1/runs/{}/deny", segment(&args.run)?);
+        let done: Decided = engine.post(&path, &serde_json::json!({ "why": args.why })).await?;
+        let shown: Show = engine.get(&format!("/api/v1/runs/{}", done.run), &[]).await?;
+        tell_end(&shown.run, &shown.events, printer)?;
+        return Ok(Exit::Ok);
+    }
     let site = open(global, printer, Access::Record, None).await?;
     let run = run_id(&site, &args.run).await?;
     site.permit(&identity::person(), Deed::Approve)?;

@@ -3,10 +3,10 @@
 use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
+use crate::remote;
 use crate::site::{Access, open};
 use engine_core::incident::{Incident, Phase, Subject};
-use engine_runtime::fleet::FleetLog;
-use std::sync::Arc;
+use engine_server::{Desk, Incidents};
 
 /// Which incidents.
 #[derive(Debug, clap::Args)]
@@ -22,24 +22,18 @@ pub(crate) async fn run(
     global: &Global,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
-    let site = open(global, printer, Access::Look, None).await?;
-    let ports = &site.engine.ports;
-    let log = FleetLog::open(Arc::clone(&ports.journal), Arc::clone(&ports.clock)).await?;
-    let (all, stops) = log
-        .read(|f| {
-            let stops: Vec<String> = f.switches().iter().map(|(scope, s)| s.sentence(scope)).collect();
-            (f.incidents().cloned().collect::<Vec<_>>(), stops)
-        })
-        .await;
+    let found: Incidents = match remote::engine(global).await? {
+        Some(engine) => engine.get("/api/v1/incidents", &[("limit", args.limit.to_string())]).await?,
+        None => {
+            let site = open(global, printer, Access::Look, None).await?;
+            Desk::new(site.engine).incidents(args.limit).await?
+        }
+    };
     if printer.format == Format::Json {
-        printer.json(&serde_json::json!({
-            "format": "slurmedic/incidents/1",
-            "stops": stops,
-            "open": all.len(),
-            "incidents": all.iter().take(args.limit).collect::<Vec<_>>(),
-        }))?;
+        printer.json(&found)?;
         return Ok(Exit::Ok);
     }
+    let Incidents { stops, open: count, incidents: all, .. } = found;
     for stop in &stops {
         printer.out(paint(Tone::Bad, wrapped(&format!("STOPPED: {}", tame(stop)), 0)));
     }
@@ -51,11 +45,11 @@ pub(crate) async fn run(
         Tone::Strong,
         format!("{:<7} {:<16} {:<14} {:<12} {}", "ID", "OPENED (UTC)", "ON", "STANDS", "FAULT"),
     ));
-    for i in all.iter().take(args.limit) {
+    for i in &all {
         print(i, printer);
     }
-    if all.len() > args.limit {
-        printer.say(format!("{} more: --limit {}", all.len() - args.limit, all.len()));
+    if count > all.len() {
+        printer.say(format!("{} more: --limit {count}", count - all.len()));
     }
     Ok(Exit::Ok)
 }

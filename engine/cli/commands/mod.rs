@@ -25,6 +25,8 @@ pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod simulate;
+pub(crate) mod ticket;
+pub(crate) mod token;
 pub(crate) mod why;
 
 use crate::args::{Args, Verb};
@@ -65,6 +67,8 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Incidents(a) => wait(incidents::run(&a, &global, printer)),
         Verb::Pause(a) => wait(breaker::pause(&a, &global, printer)),
         Verb::Breaker(a) => wait(breaker::run(&a, &global, printer)),
+        Verb::Token(a) => token::run(&a, &global, printer),
+        Verb::Ticket(a) => wait(ticket::run(&a, &global, printer)),
         Verb::Journal(a) => wait(journal::run(&a, &global, printer)),
         Verb::Doctor(a) => wait(doctor::run(&a, &global, printer)),
         Verb::Init(a) => init::run(&a, printer),

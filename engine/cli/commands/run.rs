@@ -9,7 +9,7 @@ use crate::site::{Access, Site, open};
 use crate::timeline;
 use engine_core::model::{NodeName, RunId};
 use engine_core::policy::Deed;
-use engine_core::run::{Actor, Event, EventKind, RunState, Status};
+use engine_core::run::{Actor, Event, EventKind, RunState, Status, fold};
 use engine_runtime::engine::{Engine, EngineError, Observer, Rest};
 use std::io::BufRead as _;
 use std::sync::Arc;
@@ -144,7 +144,15 @@ async fn recover_first(
 /// Tells the end of a run, and returns its exit code.
 pub(crate) async fn finish(site: &Site, run: &RunId, printer: &mut Printer) -> Result<Exit, CliError> {
     let events = site.engine.ports.journal.load(run).await?;
-    let state = site.engine.state(run).await?;
+    tell_end(run, &events, printer)
+}
+
+/// The same, from the events.
+pub(crate) fn tell_end(run: &RunId, events: &[Event], printer: &mut Printer) -> Result<Exit, CliError> {
+    let state = fold(events).map_err(|e| {
+        CliError::caused("the run does not hold together", e)
+            .with_hint("`slurmedic journal verify` tells more")
+    })?;
     let exit = match state.status {
         Status::Ended(end) => Exit::of_end(end),
         _ => Exit::AwaitsApproval,

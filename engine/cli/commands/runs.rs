@@ -3,9 +3,11 @@
 use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint, tame};
+use crate::remote;
 use crate::site::{Access, open};
 use crate::timeline::end_tone;
 use engine_core::run::Status;
+use engine_server::{Desk, Runs};
 
 /// Which runs.
 #[derive(Debug, clap::Args)]
@@ -23,17 +25,23 @@ pub(crate) struct RunsArgs {
 
 /// Runs `runs`.
 pub(crate) async fn run(args: &RunsArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
-    let site = open(global, printer, Access::Look, None).await?;
     let node = args.node.as_deref().map(super::plan::node_name).transpose()?;
-    let journal = &site.engine.ports.journal;
-    let runs = journal.runs(node.as_ref(), args.open, args.limit.into()).await?;
-    let orphans = journal.orphans().await?;
+    let found: Runs = match remote::engine(global).await? {
+        Some(engine) => {
+            let mut query = vec![("limit", args.limit.to_string()), ("open", args.open.to_string())];
+            query.extend(node.map(|n| ("node", n.to_string())));
+            engine.get("/api/v1/runs", &query).await?
+        }
+        None => {
+            let site = open(global, printer, Access::Look, None).await?;
+            Desk::new(site.engine).runs(node.as_ref(), args.open, args.limit.into()).await?
+        }
+    };
     if printer.format == Format::Json {
-        printer.json(
-            &serde_json::json!({ "format": "slurmedic/runs/1", "runs": runs, "interrupted": orphans }),
-        )?;
+        printer.json(&found)?;
         return Ok(Exit::Ok);
     }
+    let Runs { runs, interrupted: orphans, .. } = found;
     if runs.is_empty() {
         printer.out("no run on record");
         return Ok(Exit::Ok);

@@ -3,12 +3,14 @@
 use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
-use crate::site::{Access, open, run_id};
+use crate::remote;
+use crate::site::{Access, open};
 use crate::timeline::{self, dated};
 use engine_core::condition::Truth;
 use engine_core::fact::FactSet;
 use engine_core::plan::ConditionReport;
 use engine_core::run::{EventKind, RunState, fold};
+use engine_server::{Desk, Show};
 
 /// Which run.
 #[derive(Debug, clap::Args)]
@@ -22,19 +24,23 @@ pub(crate) struct ShowArgs {
 
 /// Runs `show`.
 pub(crate) async fn run(args: &ShowArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
-    let site = open(global, printer, Access::Look, None).await?;
-    let run = run_id(&site, &args.run).await?;
-    let events = site.engine.ports.journal.load(&run).await?;
+    let found: Show = match remote::engine(global).await? {
+        Some(engine) => engine.get(&format!("/api/v1/runs/{}", remote::segment(&args.run)?), &[]).await?,
+        None => {
+            let site = open(global, printer, Access::Look, None).await?;
+            let desk = Desk::new(site.engine);
+            desk.show(&desk.find(&args.run).await?).await?
+        }
+    };
+    if printer.format == Format::Json {
+        printer.json(&found)?;
+        return Ok(Exit::Ok);
+    }
+    let events = found.events;
     let state = fold(&events).map_err(|e| {
         CliError::caused("the run does not hold together", e)
             .with_hint("`slurmedic journal verify` tells more")
     })?;
-    if printer.format == Format::Json {
-        printer.json(&serde_json::json!({
-            "format": "slurmedic/show/1", "run": run, "status": state.status.as_str(), "events": events
-        }))?;
-        return Ok(Exit::Ok);
-    }
     head(&state, printer);
     for event in &events {
         printer.out(dated(event, &state));

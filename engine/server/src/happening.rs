@@ -17,11 +17,18 @@ const fn family(
 }
 
 static REQUESTS: Family = family(
+    "slurmedic_http_requests",
+    Kind::Counter,
+    "",
+    "Requests that were answered, by route, method and status.",
+    &["route", "method", "status"],
+);
+static REQUEST_SECONDS: Family = family(
     "slurmedic_http_request_seconds",
     Kind::Histogram,
     "seconds",
-    "How long requests took, by route, method and status.",
-    &["route", "method", "status"],
+    "How long requests took, by face.",
+    &["face"],
 );
 static REFUSED: Family = family(
     "slurmedic_refused_requests",
@@ -106,8 +113,9 @@ static NODES: Family =
     family("slurmedic_nodes", Kind::Gauge, "", "Nodes that the cluster had when it was last read.", &[]);
 
 /// Every metric that a happening can touch.
-pub(crate) static FAMILIES: [&Family; 14] = [
+pub(crate) static FAMILIES: [&Family; 15] = [
     &REQUESTS,
+    &REQUEST_SECONDS,
     &REFUSED,
     &TURNED_AWAY,
     &ALERTS,
@@ -128,6 +136,8 @@ pub(crate) static FAMILIES: [&Family; 14] = [
 pub enum Happening {
     /// A request was answered.
     Answered {
+        /// `socket` or `net`.
+        face: &'static str,
         /// Its route, never the path as it came.
         route: String,
         /// Its method.
@@ -276,8 +286,8 @@ impl Telemetry {
 
 fn log(happening: &Happening) {
     match happening {
-        Happening::Answered { route, method, status, seconds } => {
-            tracing::debug!(event = "answered", %route, %method, status, seconds);
+        Happening::Answered { face, route, method, status, seconds } => {
+            tracing::debug!(event = "answered", face, %route, %method, status, seconds);
         }
         Happening::Refused { kind: ProblemKind::TooOften, who, why } => {
             tracing::debug!(event = "refused", who, why);
@@ -319,8 +329,9 @@ fn log(happening: &Happening) {
 
 fn count(happening: &Happening, m: &Metrics) {
     match happening {
-        Happening::Answered { route, method, status, seconds } => {
-            m.observe(&REQUESTS, &[route, method, &status.to_string()], *seconds);
+        Happening::Answered { face, route, method, status, seconds } => {
+            m.add(&REQUESTS, &[route, method, &status.to_string()], 1.0);
+            m.observe(&REQUEST_SECONDS, &[face], *seconds);
         }
         Happening::Refused { kind, .. } => m.add(&REFUSED, &[word(*kind)], 1.0),
         Happening::TurnedAway { face, .. } => m.add(&TURNED_AWAY, &[face], 1.0),

@@ -71,6 +71,7 @@ async fn through(State(server): State<Arc<Server>>, request: Request, next: Next
     } else {
         "other".to_owned()
     };
+    let net = matches!(request.extensions().get::<Peer>(), Some(Peer::Net { .. }));
     let who = request.extensions().get::<Peer>().map_or_else(|| "nobody".to_owned(), Peer::key);
     let looks_at_slurm = route.starts_with("/api/v1/nodes") || route.starts_with("/api/v1/runs/");
     let approves = route == "/api/v1/approvals";
@@ -87,6 +88,7 @@ async fn through(State(server): State<Arc<Server>>, request: Request, next: Next
         telemetry.tell(&Happening::Refused { kind: p.kind, who, why: p.error.chars().take(300).collect() });
     }
     telemetry.tell(&Happening::Answered {
+        face: if net { "net" } else { "socket" },
         route,
         method,
         status: response.status().as_u16(),
