@@ -16,7 +16,7 @@ use engine_core::action::ServiceEffect;
 use engine_core::incident::Affected;
 use engine_core::model::NodeName;
 use engine_core::ownership::reservation_name;
-use engine_core::plan::Plan;
+use engine_core::plan::{Plan, PlannedStep};
 use engine_core::playbook::PlaybookRef;
 use engine_core::policy::{
     Cost, Fleet, Held, Out, Outcome, Policy, Quota, Request, Stage, Verdict, in_canary, judge,
@@ -127,8 +127,15 @@ impl PolicyGate {
     /// The whole way to the locks. The locks that are held are counted twice, before the look at the cluster and inside
     /// the transaction: a run that ends in between, and leaves its node drained, is in one of the two.
     async fn take(&self, state: &RunState) -> Result<Pass, crate::journal::JournalError> {
-        let held = self.held().await?;
         let request = request(&state.plan, false);
+        let mut held = self.held().await?;
+        let rival = held.iter().find(|h| h.node == request.node && h.run != request.run);
+        if let Some(rival) = rival.map(|h| h.run.clone())
+            && self.journal.free_abandoned(&rival).await?
+        {
+            // Its engine died after it took the lock and before it began.
+            held = self.held().await?;
+        }
         for fresh in [false, true] {
             let now = self.clock.now();
             let ledger = self.history.ledger(&held, if fresh { now } else { before(now) }, now).await;
@@ -151,11 +158,7 @@ impl PolicyGate {
             let now = self.clock.now();
             return Ok(match self.journal.take_leases(&keys, &state.run, now, Some(admit)).await? {
                 Lease::Taken { .. } => Pass::Go,
-                Lease::HeldBy { key, run } => {
-                    // Its engine may have died after it took the lock and before it began: so that nothing leaks.
-                    self.journal.free_abandoned(&run).await?;
-                    wait(format!("run {run} has {key}"))
-                }
+                Lease::HeldBy { key, run } => wait(format!("run {run} has {key}")),
                 Lease::NotAdmitted(why) => wait(why),
             });
         }
@@ -218,10 +221,12 @@ impl Gate for PolicyGate {
             Pass::Go => {}
             no => return no,
         }
-        let takes_out = state
-            .step_of(effect)
-            .and_then(engine_core::plan::PlannedStep::spec)
-            .is_some_and(|s| s.service == ServiceEffect::TakesOut);
+        let takes = |s: &PlannedStep| s.spec().is_some_and(|s| s.service == ServiceEffect::TakesOut);
+        let locks = effect == Effect::Lock;
+        let takes_out = match state.step_of(effect) {
+            Some(step) => takes(step),
+            None => locks && state.plan.steps.iter().any(takes),
+        };
         if !takes_out {
             return Pass::Go;
         }
@@ -229,26 +234,27 @@ impl Gate for PolicyGate {
         if let Some(gap) = fleet.gaps().first() {
             return wait(format!("the budgets cannot be counted: {gap}"));
         }
-        match overdrawn(&self.policy, &fleet, &state.plan.target.node) {
+        match overdrawn(&self.policy, &fleet, &state.plan.target.node, locks) {
             Some(why) => wait(why),
             None => Pass::Go,
         }
     }
 }
 
-/// Counts the budgets once more right before a node that has our lock is drained: people, and engines with other
-/// journals, may have taken nodes since the lock. The node itself is out of service by its lock.
+/// Counts the budgets once more right before a node is locked, and right before one that has our lock is drained: people,
+/// and engines with other journals, may have taken nodes meanwhile. The node itself is out of service by its lock.
 ///
 /// Two engines that locked a node each at the same moment see each other. So that they do not both wait, the one whose
-/// node comes first by name goes on: a node that is locked and not drained, and comes later, does not count for it.
-fn overdrawn(policy: &Policy, fleet: &Fleet, node: &NodeName) -> Option<String> {
+/// node comes first by name goes on: a node that is locked and not drained, and comes later, does not count for it. For a
+/// lock that is still to be taken, every lock counts.
+fn overdrawn(policy: &Policy, fleet: &Fleet, node: &NodeName, locks: bool) -> Option<String> {
     let quota = Quota::of(policy, fleet, node, true);
     let later_rivals: Vec<&NodeName> = fleet
         .out()
         .filter(|(name, out)| {
             let locked =
                 matches!(out, Out::Maintenance { reservation: Some(r) } if *r == reservation_name(name));
-            locked && *name > node
+            locked && *name > node && !locks
         })
         .map(|(name, _)| name)
         .collect();

@@ -202,16 +202,22 @@ impl Intake {
     pub async fn tick(&self) -> Result<(), FleetError> {
         let mut counters = self.turn.lock().await;
         let shape = self.shape();
-        self.log
+        // What was counted stays counted until it is on record.
+        let after = self
+            .log
             .write(|draft| {
-                for event in tick(draft.state, &mut counters, &self.rules, draft.now) {
+                let mut after = counters.clone();
+                for event in tick(draft.state, &mut after, &self.rules, draft.now) {
                     if draft.is_full() {
                         break;
                     }
                     draft.push(event)?;
                 }
-                self.trip(draft, &shape)
+                self.trip(draft, &shape)?;
+                Ok(after)
             })
-            .await
+            .await?;
+        *counters = after;
+        Ok(())
     }
 }

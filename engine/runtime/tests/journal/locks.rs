@@ -1,7 +1,7 @@
 //! Locks on several keys: all or nothing, judged where nobody can come in between.
 
 use crate::contract::{Bed, contract};
-use crate::sample::{at, ended, node, run, started};
+use crate::sample::{at, ended, node, proposed, run, started};
 use engine_core::model::RunId;
 use engine_core::run::End;
 use engine_runtime::journal::{Admit, HeldLease, Journal, JournalError, Lease, LockKey, MAX_KEYS};
@@ -35,6 +35,31 @@ contract! {
     a_judge_is_not_asked_twice
     what_a_run_holds_is_listed_and_given_back
     two_who_want_the_same_in_another_order_never_wait
+    what_a_dead_process_had_not_begun_is_freed_with_its_claim
+}
+
+/// Lock and claim in one step: a claim that stayed would keep every other process from the run for as long as this one lives.
+async fn what_a_dead_process_had_not_begun_is_freed_with_its_claim(bed: &dyn Bed) {
+    let (dies, lives) = (bed.process(), bed.process());
+    let (waits, acts) = (run("ra"), run("rb"));
+    let gpu = |name: &str| keys(&[name]);
+    dies.append(&waits, 0, at(0), vec![proposed(&waits, &node("gpu001"))]).await.unwrap();
+    dies.append(&acts, 0, at(0), started(&acts, &node("gpu002"))).await.unwrap();
+    for (r, key) in [(&waits, "node:gpu001"), (&acts, "node:gpu002")] {
+        assert!(dies.claim(r).await.unwrap());
+        token(dies.take_leases(&gpu(key), r, at(1), None).await.unwrap());
+        assert!(!lives.free_abandoned(r).await.unwrap(), "its process lives");
+        assert!(!dies.free_abandoned(r).await.unwrap(), "and does not give itself up");
+    }
+    assert!(lives.free_abandoned(&run("rx")).await.is_err() || lives.leases().await.unwrap().len() == 2);
+    drop(dies);
+    assert!(!lives.free_abandoned(&acts).await.unwrap(), "what was begun is recovered, not freed");
+    assert!(lives.free_abandoned(&waits).await.unwrap());
+    let left: Vec<RunId> = lives.leases().await.unwrap().into_iter().map(|l| l.run).collect();
+    assert_eq!(left, [acts]);
+    let other = bed.process();
+    assert!(other.claim(&waits).await.unwrap(), "any process may carry it out now");
+    assert!(!lives.free_abandoned(&waits).await.unwrap());
 }
 
 async fn all_keys_or_none(bed: &dyn Bed) {

@@ -13,15 +13,17 @@ use engine_runtime::engine::{Engine, EngineConfig, Gate, LastMetre, Ports};
 use engine_runtime::fleet::{
     ByFault, Dispatcher, DispatcherConfig, FleetLog, FleetView, Intake, PolicyGate, Selection, SwitchGate,
 };
-use engine_runtime::journal::{Journal, MemoryJournal};
+use engine_runtime::journal::{Journal, JournalError, MemoryJournal, NewRecord, Record, StreamName};
 use engine_runtime::ports::{Clock, Spawn};
+use engine_testkit::journal::{Guarded, Porter};
 use engine_testkit::ports::{SeededIds, SimActuator, SimClock, SimScheduler, SimTelemetry};
 use engine_testkit::time::{SimRuntime, Spawner};
 use engine_testkit::world::{Fault, SimConfig, SimWorld};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const ECC: &str = "gpu-ecc-uncorrectable";
 
@@ -38,6 +40,35 @@ pub(crate) struct Setup {
     pub(crate) playbooks: Option<ByFault>,
     pub(crate) selection: Selection,
     pub(crate) last_metre: Option<Arc<dyn LastMetre>>,
+    /// A journal whose streams cannot be written while it says so.
+    pub(crate) flaky: Option<Flaky>,
+}
+
+/// A disk that is full for a while: what concerns the fleet cannot be written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flaky(Arc<AtomicBool>);
+
+impl Flaky {
+    pub(crate) fn fails(&self, fails: bool) {
+        self.0.store(fails, Ordering::SeqCst);
+    }
+}
+
+#[async_trait::async_trait]
+impl Porter for Flaky {
+    async fn append_records(
+        &self,
+        inner: &MemoryJournal,
+        stream: &StreamName,
+        after: Option<u64>,
+        at: Timestamp,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Record>, JournalError> {
+        if self.0.load(Ordering::SeqCst) {
+            return Err(JournalError::Store { doing: "written", source: "no space left".into() });
+        }
+        inner.append_records(stream, after, at, records).await
+    }
 }
 
 impl Setup {
@@ -59,6 +90,8 @@ pub(crate) struct Scene {
     pub(crate) spawner: Spawner,
     /// What this process did to the cluster and its nodes.
     pub(crate) changes: Changes,
+    /// What stands before its runs.
+    pub(crate) gate: Arc<dyn Gate>,
 }
 
 impl Scene {
@@ -104,11 +137,14 @@ impl Scene {
         spawner: Spawner,
         setup: Setup,
     ) -> Self {
-        let Setup { policy, playbooks, selection, last_metre } = setup;
+        let Setup { policy, playbooks, selection, last_metre, flaky } = setup;
         let playbooks = playbooks.unwrap_or_else(|| ByFault::newest(Library::embedded().playbooks()));
         let changes = Changes::default();
         let clock = SimClock::new(world);
-        let shared: Arc<dyn Journal> = Arc::new(journal.clone());
+        let shared: Arc<dyn Journal> = match flaky {
+            Some(flaky) => Arc::new(Guarded::new(journal.clone(), flaky)),
+            None => Arc::new(journal.clone()),
+        };
         let ports = Ports {
             scheduler: Arc::new(Counted { inner: SimScheduler::new(world), changes: changes.clone() }),
             actuator: Arc::new(Counted { inner: SimActuator::new(world), changes: changes.clone() }),
@@ -141,7 +177,7 @@ impl Scene {
                 ))
             }
         };
-        let mut engine = Engine::new(ports, config, Arc::new(Renderer::new())).with_gate(gate);
+        let mut engine = Engine::new(ports, config, Arc::new(Renderer::new())).with_gate(Arc::clone(&gate));
         if let Some(last_metre) = last_metre {
             engine = engine.with_last_metre(last_metre);
         }
@@ -154,16 +190,22 @@ impl Scene {
             Arc::new(spawner.clone()),
             DispatcherConfig::default(),
         );
-        Self { world: world.clone(), clock, journal, engine, log, intake, dispatcher, spawner, changes }
+        Self { world: world.clone(), clock, journal, engine, log, intake, dispatcher, spawner, changes, gate }
     }
 
     /// Lets the dispatcher and an on-call person work while `play` goes on, then stops both.
     pub(crate) async fn play<T>(&self, play: impl Future<Output = T>) -> T {
+        let mine = self.clone();
+        let spawn: &dyn Spawn = &self.spawner;
+        spawn.spawn("on call".into(), Box::pin(async move { mine.say_yes().await }));
+        self.play_with_nobody_on_call(play).await
+    }
+
+    /// Lets the dispatcher work while `play` goes on; nobody answers it.
+    pub(crate) async fn play_with_nobody_on_call<T>(&self, play: impl Future<Output = T>) -> T {
         let spawn: &dyn Spawn = &self.spawner;
         let working = self.dispatcher.clone();
         spawn.spawn("dispatcher".into(), Box::pin(async move { drop(working.run().await) }));
-        let mine = self.clone();
-        spawn.spawn("on call".into(), Box::pin(async move { mine.say_yes().await }));
         let whole = async {
             let out = play.await;
             self.dispatcher.stop();
