@@ -2,6 +2,7 @@
 
 mod decide;
 mod intake;
+mod steps;
 
 use super::Global;
 use crate::exit::{CliError, Exit};
@@ -18,7 +19,6 @@ use engine_core::run::{Actor, EventKind};
 use engine_core::value::Value;
 use engine_core::{observe, vocabulary};
 use engine_playbook::{Library, Renderer};
-use engine_runtime::journal::{Journal, OpenMode, SqliteJournal};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &BenchArgs, global: &Global, printer: &mut Printer) -> R
     if !args.intake {
         fleet(args.nodes as usize, rounds, &mut figures)?;
         plan(rounds, &mut figures)?;
-        journal(&args.dir, rounds, &mut figures)?;
+        steps::measure(&args.dir, rounds, &mut figures)?;
         help(rounds, &mut figures)?;
     }
     intake::measure(&args.dir, rounds, &mut figures)?;
@@ -225,14 +225,6 @@ fn facts(node: &engine_core::model::Node, now: Timestamp) -> FactSet {
     facts
 }
 
-/// What one step costs beyond the tools: intent and outcome, each a synced commit, and the decisions between them.
-fn journal(dir: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
-    let path = dir.join(format!(".slurmedic-bench-{}.db", std::process::id()));
-    let result = super::wait(measure_journal(&path, rounds, figures));
-    remove_database(&path);
-    result
-}
-
 /// Removes a database that was made for a measurement, and what lies beside it.
 fn remove_database(path: &Path) {
     for suffix in ["", "-wal", "-shm", ".engines"] {
@@ -241,30 +233,6 @@ fn remove_database(path: &Path) {
         let _ = std::fs::remove_file(&name);
         let _ = std::fs::remove_dir_all(&name);
     }
-}
-
-async fn measure_journal(path: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
-    let journal = std::sync::Arc::new(SqliteJournal::open(path, OpenMode::ReadWrite)?);
-    let site = crate::simulated::instant(journal.clone())?;
-    let mut commits = Vec::new();
-    let mut steps = Vec::new();
-    for i in 0..rounds {
-        let (state, wall, count) = Box::pin(crate::simulated::one_run(&site, i)).await?;
-        steps.push(wall.as_secs_f64() * 1e3 / count as f64);
-        // A run that is open, as those are that an engine writes to.
-        let mut plan = (*state.plan).clone();
-        plan.run = RunId::new(&format!("bench{i}")).map_err(|e| CliError::caused("the run's id", e))?;
-        let (run, digest) = (plan.run.clone(), plan.digest().map_err(|e| CliError::caused("the plan", e))?);
-        let proposed = vec![EventKind::Proposed { plan: Box::new(plan), digest }];
-        journal.append(&run, 0, Timestamp::now(), proposed).await?;
-        let note = vec![EventKind::Noted { text: "bench".into() }];
-        let start = Instant::now();
-        journal.append(&run, 1, Timestamp::now(), note).await?;
-        commits.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    add(figures, "one synced event in the journal", "ms", commits);
-    add(figures, "engine per step: guard, intent, outcome, both synced", "ms", steps);
-    Ok(())
 }
 
 fn help(rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {

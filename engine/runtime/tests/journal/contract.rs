@@ -43,6 +43,7 @@ pub(crate) use contract;
 
 contract! {
     what_is_appended_is_loaded
+    a_state_is_the_fold_of_what_anybody_wrote
     a_writer_that_is_behind_is_told
     an_event_that_may_not_follow_is_refused
     a_number_that_json_cannot_carry_is_refused
@@ -76,6 +77,31 @@ async fn what_is_appended_is_loaded(bed: &dyn Bed) {
     assert!(matches!(j.load(&run("r2")).await, Err(JournalError::NoSuchRun(r)) if r == run("r2")));
     let report = j.verify().await.unwrap();
     assert_eq!((report.events, report.runs, report.broken), (kinds.len() as u64, 1, None));
+}
+
+async fn a_state_is_the_fold_of_what_anybody_wrote(bed: &dyn Bed) {
+    let (one, two, r) = (bed.process(), bed.process(), run("r1"));
+    let reader = bed.process();
+    let kinds = whole(&r, &node("gpu001"));
+    for (i, kind) in kinds.iter().enumerate() {
+        let writer = if i % 3 == 0 { &two } else { &one };
+        writer.append(&r, i as u64, at(i as u64), vec![kind.clone()]).await.unwrap();
+        let all = fold(&reader.load(&r).await.unwrap()).unwrap();
+        for process in [&reader, &one] {
+            assert_eq!(process.state(&r).await.unwrap(), all, "after event {}", i + 1);
+        }
+        assert!(!reader.stop_requested(&r).await.unwrap());
+    }
+    let other = run("r2");
+    assert!(matches!(reader.state(&other).await, Err(JournalError::NoSuchRun(n)) if n == other));
+    one.append(&other, 0, at(1), vec![proposed(&other, &node("gpu002"))]).await.unwrap();
+    let (by, why) = (engine_core::run::Actor::person("ada"), "not now".to_owned());
+    two.append(&other, 1, at(2), vec![EventKind::CancelRequested { by, why }]).await.unwrap();
+    assert!(reader.stop_requested(&other).await.unwrap());
+    assert_eq!(
+        reader.state(&other).await.unwrap().cancel.as_deref().map(|w| w.contains("not now")),
+        Some(true)
+    );
 }
 
 async fn a_writer_that_is_behind_is_told(bed: &dyn Bed) {

@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod desk;
 mod engines;
+mod folded;
 mod locks;
 mod place;
 mod read;
@@ -23,7 +24,8 @@ use desk::Desk;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind};
+use engine_core::run::{Event, EventKind, RunState};
+use folded::Folded;
 use jiff::Timestamp;
 use place::Place;
 use read::Readers;
@@ -56,6 +58,7 @@ pub struct SqliteJournal {
     place: Arc<Place>,
     engine: Arc<str>,
     readers: Readers,
+    folded: Arc<Folded>,
     writer: Option<Writer>,
 }
 
@@ -81,7 +84,8 @@ impl SqliteJournal {
             OpenMode::ReadWrite => (None, Some(Writer::start(db, Arc::clone(&place), Arc::clone(&engine))?)),
             OpenMode::ReadOnly => (Some(db), None),
         };
-        Ok(Self { readers: Readers::new(Arc::clone(&place), first), place, engine, writer })
+        let readers = Readers::new(Arc::clone(&place), first);
+        Ok(Self { readers, folded: Arc::default(), place, engine, writer })
     }
 
     /// Returns the file, without symbolic links.
@@ -148,6 +152,11 @@ impl Journal for SqliteJournal {
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
         let run = run.clone();
         self.readers.read(READ, move |db| read::load(db, &run)).await
+    }
+
+    async fn state(&self, run: &RunId) -> Result<RunState, JournalError> {
+        let (run, folded) = (run.clone(), Arc::clone(&self.folded));
+        self.readers.read(READ, move |db| read::state(db, &run, &folded)).await
     }
 
     async fn stop_requested(&self, run: &RunId) -> Result<bool, JournalError> {

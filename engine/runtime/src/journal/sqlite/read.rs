@@ -1,6 +1,7 @@
 //! Reading: on connections of its own, each read with a time limit that SQLite itself keeps.
 
 use super::OpenMode;
+use super::folded::Folded;
 use super::place::Place;
 use super::{engines, schema};
 use crate::journal::chain::{Owner, RawEvent, is_digest, link, stored_digest};
@@ -200,6 +201,11 @@ pub(super) fn stop_requested(db: &Connection, run: &RunId) -> Result<bool, Journ
 
 /// Reads all events of a run. Each is checked against its own digest, and none may be missing.
 pub(super) fn load(db: &Connection, run: &RunId) -> Result<Vec<Event>, JournalError> {
+    load_after(db, run, 0)
+}
+
+/// Reads the events of a run behind number `after`, as [`load`] does.
+fn load_after(db: &Connection, run: &RunId, after: u64) -> Result<Vec<Event>, JournalError> {
     let unreadable = |seq: u64, why: String| JournalError::Unreadable { run: run.to_string(), seq, why };
     // One view of the file for both questions; inside a writer's transaction it is that one's.
     let tx = if db.is_autocommit() { Some(db.unchecked_transaction().map_err(read)?) } else { None };
@@ -211,14 +217,17 @@ pub(super) fn load(db: &Connection, run: &RunId) -> Result<Vec<Event>, JournalEr
         .map_err(read)?;
     let due = due.ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;
     let due = u64::try_from(due).map_err(|e| store("read", e))?;
-    let mut events: Vec<Event> = Vec::with_capacity(due.min(4096) as usize);
+    let mut events: Vec<Event> = Vec::with_capacity(due.saturating_sub(after).min(4096) as usize);
     {
         let mut q = db
-            .prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM events WHERE run = ?1 ORDER BY seq"))
+            .prepare_cached(&format!(
+                "SELECT {EVENT_COLUMNS} FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq"
+            ))
             .map_err(read)?;
-        let mut rows = q.query(params![run.as_str()]).map_err(read)?;
+        let after_seq = i64::try_from(after).unwrap_or(i64::MAX);
+        let mut rows = q.query(params![run.as_str(), after_seq]).map_err(read)?;
         while let Some(row) = rows.next().map_err(read)? {
-            let next = events.len() as u64 + 1;
+            let next = after + events.len() as u64 + 1;
             let raw = raw_event(Owner::Run, row).map_err(read)?.map_err(|(_, why)| unreadable(next, why))?;
             if raw.seq != next {
                 return Err(unreadable(
@@ -232,8 +241,9 @@ pub(super) fn load(db: &Connection, run: &RunId) -> Result<Vec<Event>, JournalEr
             events.push(decode(&raw).map_err(|why| unreadable(next, why))?);
         }
     }
-    if events.len() as u64 != due {
-        return Err(unreadable(events.len() as u64 + 1, format!("it is missing: {due} were written")));
+    let last = after + events.len() as u64;
+    if last != due {
+        return Err(unreadable(last + 1, format!("it is missing: {due} were written")));
     }
     if let Some(tx) = tx {
         tx.commit().map_err(read)?;
@@ -245,6 +255,21 @@ pub(super) fn load(db: &Connection, run: &RunId) -> Result<Vec<Event>, JournalEr
 pub(super) fn fold_run(db: &Connection, run: &RunId) -> Result<RunState, JournalError> {
     let events = load(db, run)?;
     fold(&events).map_err(|e| JournalError::Unreadable { run: run.to_string(), seq: e.seq, why: e.why })
+}
+
+/// Reads a run's state, going on from where this process folded it last.
+pub(super) fn state(db: &Connection, run: &RunId, folded: &Folded) -> Result<RunState, JournalError> {
+    let state = match folded.take(run) {
+        None => fold(&load(db, run)?)?,
+        Some(mut state) => {
+            for event in load_after(db, run, state.seq)? {
+                state.apply(&event)?;
+            }
+            state
+        }
+    };
+    folded.keep(&state);
+    Ok(state)
 }
 
 /// The columns of [`raw_summary`].

@@ -1,0 +1,175 @@
+//! What a step costs beyond the tools: guard, intent and outcome, each synced, and the decisions between them.
+//!
+//! Measured twice. With tools that answer at once, nothing hides the journal. With tools that take as long as scontrol
+//! does, reads and writes of the journal overlap as they do on a cluster; what counts is the time in which no tool was
+//! at work.
+
+use super::{Figure, add, remove_database};
+use crate::exit::CliError;
+use crate::simulated::{instant, one_run};
+use async_trait::async_trait;
+use engine_core::model::{Job, Node, NodeName, Partition, PendingJob, Reservation, RunId};
+use engine_core::run::EventKind;
+use engine_runtime::journal::{Journal, OpenMode, SqliteJournal};
+use engine_runtime::ports::{
+    ActuatorStatus, Controller, LockReservation, NodeActuator, Read, Scheduler, WorkOrder, WorkResult, Write,
+};
+use jiff::Timestamp;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// About what one call of scontrol takes on a small cluster.
+const TOOL: Duration = Duration::from_millis(4);
+
+/// Measures a synced event and the steps around it.
+pub(super) fn measure(dir: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
+    let path = dir.join(format!(".slurmedic-bench-{}.db", std::process::id()));
+    let result = super::super::wait(run(&path, rounds, figures));
+    remove_database(&path);
+    result
+}
+
+async fn run(path: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(path, OpenMode::ReadWrite)?);
+    let mut commits = Vec::new();
+    let mut at_once = Vec::new();
+    let mut beyond = Vec::new();
+    let tools = Arc::new(Tools::default());
+    let quick = instant(journal.clone())?;
+    let mut paced = instant(journal.clone())?;
+    let ports = &mut paced.1.engine.ports;
+    ports.scheduler = Arc::new(Paced { inner: ports.scheduler.clone(), tools: tools.clone() });
+    ports.actuator = Arc::new(PacedNode { inner: ports.actuator.clone(), tools: tools.clone() });
+    for i in 0..rounds {
+        let (state, wall, effects) = Box::pin(one_run(&quick, i)).await?;
+        at_once.push(wall.as_secs_f64() * 1e3 / effects as f64);
+        let before = tools.busy();
+        let (_, wall, effects) = Box::pin(one_run(&paced, i)).await?;
+        let own = wall.saturating_sub(tools.busy().saturating_sub(before));
+        beyond.push(own.as_secs_f64() * 1e3 / effects as f64);
+        // A run that is open, as those are that an engine writes to.
+        let mut plan = (*state.plan).clone();
+        plan.run = RunId::new(&format!("bench{i}")).map_err(|e| CliError::caused("the run's id", e))?;
+        let (run, digest) = (plan.run.clone(), plan.digest().map_err(|e| CliError::caused("the plan", e))?);
+        let proposed = vec![EventKind::Proposed { plan: Box::new(plan), digest }];
+        journal.append(&run, 0, Timestamp::now(), proposed).await?;
+        let note = vec![EventKind::Noted { text: "bench".into() }];
+        let start = Instant::now();
+        journal.append(&run, 1, Timestamp::now(), note).await?;
+        commits.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    add(figures, "one synced event in the journal", "ms", commits);
+    add(figures, "engine per step beyond tools of 4 ms a call", "ms", beyond);
+    add(figures, "engine per step, tools that answer at once", "ms", at_once);
+    Ok(())
+}
+
+/// The time in which at least one tool was at work.
+#[derive(Debug, Default)]
+struct Tools(Mutex<AtWork>);
+
+#[derive(Debug, Default)]
+struct AtWork {
+    calls: u32,
+    since: Option<Instant>,
+    busy: Duration,
+}
+
+impl Tools {
+    fn busy(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).busy
+    }
+
+    async fn call<T>(&self, work: impl Future<Output = T>) -> T {
+        {
+            let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            at.calls += 1;
+            at.since.get_or_insert_with(Instant::now);
+        }
+        tokio::time::sleep(TOOL).await;
+        let result = work.await;
+        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.calls -= 1;
+        if at.calls == 0
+            && let Some(since) = at.since.take()
+        {
+            at.busy += since.elapsed();
+        }
+        result
+    }
+}
+
+#[derive(Debug)]
+struct Paced {
+    inner: Arc<dyn Scheduler>,
+    tools: Arc<Tools>,
+}
+
+#[async_trait]
+impl Scheduler for Paced {
+    async fn controller(&self) -> Read<Controller> {
+        self.tools.call(self.inner.controller()).await
+    }
+
+    async fn node(&self, node: &NodeName) -> Read<Node> {
+        self.tools.call(self.inner.node(node)).await
+    }
+
+    async fn nodes(&self) -> Read<Vec<Node>> {
+        self.tools.call(self.inner.nodes()).await
+    }
+
+    async fn jobs_on(&self, node: &NodeName) -> Read<Vec<Job>> {
+        self.tools.call(self.inner.jobs_on(node)).await
+    }
+
+    async fn jobs(&self) -> Read<Vec<Job>> {
+        self.tools.call(self.inner.jobs()).await
+    }
+
+    async fn pending(&self) -> Read<Vec<PendingJob>> {
+        self.tools.call(self.inner.pending()).await
+    }
+
+    async fn reservations(&self) -> Read<Vec<Reservation>> {
+        self.tools.call(self.inner.reservations()).await
+    }
+
+    async fn partitions(&self) -> Read<Vec<Partition>> {
+        self.tools.call(self.inner.partitions()).await
+    }
+
+    async fn drain(&self, node: &NodeName, reason: &str) -> Write {
+        self.tools.call(self.inner.drain(node, reason)).await
+    }
+
+    async fn resume(&self, node: &NodeName) -> Write {
+        self.tools.call(self.inner.resume(node)).await
+    }
+
+    async fn create_lock(&self, lock: &LockReservation) -> Write {
+        self.tools.call(self.inner.create_lock(lock)).await
+    }
+
+    async fn delete_reservation(&self, name: &str) -> Write {
+        self.tools.call(self.inner.delete_reservation(name)).await
+    }
+}
+
+#[derive(Debug)]
+struct PacedNode {
+    inner: Arc<dyn NodeActuator>,
+    tools: Arc<Tools>,
+}
+
+#[async_trait]
+impl NodeActuator for PacedNode {
+    async fn status(&self, node: &NodeName) -> ActuatorStatus {
+        self.inner.status(node).await
+    }
+
+    async fn perform(&self, order: &WorkOrder) -> WorkResult {
+        self.tools.call(self.inner.perform(order)).await
+    }
+}
