@@ -3,7 +3,7 @@
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
 use engine_testkit::simulate::{
-    Found, Only, Progress, Report, SimulateError, SimulateOptions, Trace, rates, shrink, simulate_many,
+    Found, Only, Part, Progress, Report, SimulateError, SimulateOptions, Trace, rates, shrink, simulate_many,
 };
 use engine_testkit::world::{NOT_EXERCISED, RULES};
 use jiff::SignedDuration;
@@ -37,6 +37,30 @@ pub(crate) struct SimulateArgs {
     /// An engine that dies at a time, in seconds since the start: replays a finding.
     #[arg(long, value_name = "SECONDS:ENGINE", value_parser = death)]
     death: Vec<(SignedDuration, usize)>,
+    /// What is simulated: engines alone on every node, a site of 48 nodes with the whole fleet layer, or both.
+    #[arg(long, value_enum, default_value_t = PartArg::Both)]
+    part: PartArg,
+    /// Of the site with the fleet layer, only what has these numbers happens: replays a finding.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    items: Option<Vec<usize>>,
+}
+
+/// The parts, as they are named on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PartArg {
+    Both,
+    Engines,
+    Fleet,
+}
+
+impl From<PartArg> for Part {
+    fn from(part: PartArg) -> Self {
+        match part {
+            PartArg::Both => Self::Both,
+            PartArg::Engines => Self::Engines,
+            PartArg::Fleet => Self::Fleet,
+        }
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -80,6 +104,8 @@ pub(crate) fn run(args: &SimulateArgs, printer: &mut Printer) -> Result<Exit, Cl
         rate: args.rate,
         only: args.only,
         deaths: args.death.clone(),
+        part: args.part.into(),
+        items: args.items.clone(),
         careless: false,
     };
     if let Some(Only { node, .. }) = options.only
@@ -218,6 +244,7 @@ fn tell(runs: u64, r: &Report, took: &Took, printer: &mut Printer) {
             grouped(r.world.jobs_lost_to_engine)
         ),
     );
+    tell_fleet(r, printer);
     printer.out("");
     printer.out(paint(Tone::Strong, format!("{:<4} {:<42} {}", "RULE", "", "VIOLATIONS")));
     for (rule, words) in RULES {
@@ -248,6 +275,42 @@ fn tell(runs: u64, r: &Report, took: &Took, printer: &mut Printer) {
     }
 }
 
+/// Tells what of it went through the whole fleet layer.
+fn tell_fleet(r: &Report, printer: &mut Printer) {
+    let f = &r.fleet;
+    if f.policies == 0 {
+        return;
+    }
+    line(
+        printer,
+        "with the fleet layer",
+        &format!("{} of the incidents, {} of the runs", grouped(f.incidents), grouped(f.runs)),
+    );
+    line(
+        printer,
+        "  nodes taken",
+        &format!(
+            "{}, {} of them filled a budget, {} met others in the very moment",
+            grouped(f.budgets.taken),
+            grouped(f.budgets.to_the_limit),
+            grouped(f.budgets.races)
+        ),
+    );
+    line(printer, "  told to wait", &format!("{} times", grouped(f.waits)));
+    line(
+        printer,
+        "  stopped",
+        &format!(
+            "{} times by a breaker, {} by people; {} releases, {} dropped what waited",
+            grouped(f.trips),
+            grouped(f.stops),
+            grouped(f.releases),
+            grouped(f.dropped)
+        ),
+    );
+    line(printer, "  policies in force", &grouped(f.policies));
+}
+
 fn say_found(found: &Found, printer: &mut Printer) {
     let text = tame(&format!("seed {}: {}", found.seed, found.violation));
     printer.out(paint(Tone::Bad, format!("  {}", wrapped(&text, 2))));
@@ -265,6 +328,15 @@ fn command(o: &SimulateOptions) -> String {
             out.push_str(&format!(":{n}"));
         }
     }
+    match o.part {
+        Part::Both => {}
+        Part::Engines => out.push_str(" --part engines"),
+        Part::Fleet => out.push_str(" --part fleet"),
+    }
+    if let Some(items) = &o.items {
+        let items: Vec<String> = items.iter().map(usize::to_string).collect();
+        out.push_str(&format!(" --items {}", items.join(",")));
+    }
     for (at, engine) in &o.deaths {
         out.push_str(&format!(" --death {}:{engine}", at.as_secs_f64()));
     }
@@ -275,7 +347,8 @@ fn tell_trace(trace: &Trace, printer: &mut Printer) {
     printer.out("");
     printer.out(paint(Tone::Strong, "The smallest part that shows it:"));
     printer.out(format!("  {}", command(&trace.options)));
-    say_found(&Found { seed: trace.options.seed, violation: trace.violation.clone() }, printer);
+    let (seed, part) = (trace.options.seed, trace.options.part);
+    say_found(&Found { seed, part, violation: trace.violation.clone() }, printer);
     printer.out(paint(Tone::Strong, "What happened:"));
     for e in &trace.history {
         printer.out(format!("  {}", wrapped(&tame(&e.to_string()), 4)));

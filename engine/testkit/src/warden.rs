@@ -70,6 +70,14 @@ fn deed(plan: &Plan, effect: Effect) -> &'static str {
     }
 }
 
+/// Names what an intent takes away: a node by its lock or its drain, a GPU by its reset. A reason on a node that is
+/// drained already only tells people.
+pub(crate) fn takes_away(event: &Event, state: &RunState) -> Option<&'static str> {
+    let EventKind::Intent { effect, .. } = &event.kind else { return None };
+    let deed = deed(&state.plan, *effect);
+    (matches!(deed, "lock" | "drain" | "reset") && *effect != Effect::Hold).then_some(deed)
+}
+
 impl Warden {
     /// Builds the warden of a world; from now on a write of an engine without an open intent is a violation.
     pub fn new(world: &SimWorld, fact_max_age: SignedDuration) -> Self {
@@ -288,6 +296,7 @@ impl Warden {
                     first: event.at,
                 };
                 book.open.insert(event.run.clone(), sheet);
+                self.world.lock().runs += 1;
             }
             EventKind::Approved { by, digest, expires_at, .. } => {
                 if let Some(sheet) = book.open.get_mut(&event.run) {

@@ -59,3 +59,13 @@ fn what_is_broken_on_purpose_is_found_and_shrunk_to_one_incident() {
     // The part alone shows it again, and no other way of running it hides it.
     assert_eq!(run(&trace.options, 1, 1).found.first().map(|f| f.violation.rule), Some(4));
 }
+
+#[test]
+fn fleet_only() {
+    let options =
+        SimulateOptions { part: engine_testkit::simulate::Part::Fleet, ..SimulateOptions::default() };
+    let began = std::time::Instant::now();
+    let report = run(&options, std::env::var("FB").map_or(3, |v| v.parse().unwrap()), 1);
+    println!("{}", serde_json::to_string_pretty(&report).unwrap());
+    println!("{:?}", began.elapsed());
+}

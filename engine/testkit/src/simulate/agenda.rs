@@ -137,12 +137,12 @@ fn minutes(rng: &mut ChaCha8Rng, range: std::ops::Range<f64>) -> SignedDuration 
     SignedDuration::from_millis((drawn * 60_000.0) as i64)
 }
 
-fn exponential(rng: &mut ChaCha8Rng, mean_hours: f64) -> SignedDuration {
+pub(super) fn exponential(rng: &mut ChaCha8Rng, mean_hours: f64) -> SignedDuration {
     let hours = -(1.0 - rng.random::<f64>()).ln() * mean_hours;
     SignedDuration::from_millis((hours.min(1e6) * 3_600_000.0) as i64)
 }
 
-fn incident(rng: &mut ChaCha8Rng, node: usize, number: u32) -> Incident {
+pub(super) fn incident(rng: &mut ChaCha8Rng, node: usize, number: u32) -> Incident {
     let gpu = rng.random_range(0..GPUS);
     let shows = rates::draw(rng);
     let mut jobs = Vec::new();

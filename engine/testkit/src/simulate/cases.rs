@@ -3,7 +3,7 @@
 
 use super::agenda::{Answer, Incident};
 use super::site::{ELSEWHERE, Site};
-use crate::world::{Fault, PersonAction, Script};
+use super::stage;
 use engine_core::condition::Truth;
 use engine_core::model::{NodeName, RunId};
 use engine_core::run::{Actor, End, Status};
@@ -21,8 +21,6 @@ const REPEAT: SignedDuration = SignedDuration::from_mins(5);
 const LOOKS: u32 = 400;
 /// Times that planning is tried while the world cannot be read.
 const PLAN_ATTEMPTS: u32 = 6;
-/// Times that people try to give a repaired node back.
-const RESUMES: u32 = 12;
 /// Times that one engine goes on with a run that waits.
 const GOES: u32 = 40;
 
@@ -129,11 +127,11 @@ impl Case {
 /// Breaks what the incident breaks, and follows it to its end.
 pub(super) async fn live(site: Arc<Site>, incident: Incident) {
     let Some(node) = site.world.node_names_at(incident.node) else { return };
-    if let Some(outage) = not_for_engines(&site, &node, &incident) {
-        return outage;
+    if stage::not_for_engines(&site.world, &node, &incident) {
+        return;
     }
     let case = Case::new(site.seed, node, incident);
-    set_the_stage(&site, &case).await;
+    stage::set(&site.world, &site.clock, &case.node, &case.incident).await;
     site.clock.sleep(case.incident.noticed_after).await;
     *lock(&case.noticed) = Some(site.clock.now());
     site.cases.add(&case);
@@ -151,86 +149,14 @@ pub(super) async fn live(site: Arc<Site>, incident: Incident) {
         site.clock.sleep(REPEAT).await;
     }
     site.clock.sleep(case.incident.repair_after).await;
-    repair(&site, &case).await;
+    stage::repair(&site.world, &site.clock, &site.warden, &case.node, case.incident.gpu).await;
     site.cases.close(&case);
     site.world.forget_orders(&case.node);
 }
 
-/// Lets happen what no alert of a GPU comes of.
-fn not_for_engines(site: &Site, node: &NodeName, incident: &Incident) -> Option<()> {
-    use super::rates::Shows;
-    let later = |d: SignedDuration| site.clock.now().saturating_add(d).unwrap_or(Timestamp::MAX);
-    match incident.shows {
-        Shows::Silent => {
-            site.world.schedule(site.clock.now(), Script::Slurmd { node: node.clone(), alive: false });
-            site.world.schedule(later(incident.thinks), Script::Slurmd { node: node.clone(), alive: true });
-            Some(())
-        }
-        Shows::Maintenance => {
-            let by = |action| Script::Person { login: "admin2".to_owned(), action };
-            let name = format!("host-{node}");
-            let duration = SignedDuration::from_hours(2);
-            site.world.schedule(
-                site.clock.now(),
-                by(PersonAction::Maintenance { name, node: node.clone(), duration }),
-            );
-            let reboot = PersonAction::Reboot { node: node.clone(), asap: true, then_resume: true };
-            site.world.schedule(later(incident.thinks), by(reboot));
-            Some(())
-        }
-        _ => None,
-    }
-}
-
-/// Puts jobs on the node, then breaks it.
-async fn set_the_stage(site: &Site, case: &Case) {
-    let (world, node, incident) = (&site.world, &case.node, &case.incident);
-    let now = site.clock.now();
-    let later = |d: SignedDuration| now.saturating_add(d).unwrap_or(Timestamp::MAX);
-    for (i, (gpus, run)) in incident.jobs.iter().enumerate() {
-        // A node that people have taken out gets none.
-        if let Ok(job) = world.start_job(node, gpus, *run)
-            && i == 0
-            && incident.suspended
-        {
-            let action = PersonAction::SuspendJob { job };
-            world.person(later(SignedDuration::from_secs(1)), "admin2", action);
-        }
-    }
-    if let Some((after, gpus, run)) = incident.later_job {
-        world.schedule(later(after), Script::SubmitJob { node: node.clone(), gpus, run });
-    }
-    site.clock.sleep(SignedDuration::from_secs(2)).await;
-    let broken = |fault| world.inject(node, incident.gpu, fault);
-    if let Some(applied) = incident.hangs {
-        drop(broken(Fault::ResetHangs { applied }));
-    }
-    if incident.shows == super::rates::Shows::Leftover {
-        drop(broken(Fault::Holder { pid: 41_822, name: "python3".to_owned() }));
-        let stop = PersonAction::StopHolder { node: node.clone(), gpu: incident.gpu };
-        world.person(later(incident.repair_after), "admin2", stop);
-    }
-    if let Some(fault) = incident.shows.fault() {
-        if fault == Fault::ToolsHang {
-            let back = Script::Fault { node: node.clone(), gpu: incident.gpu, fault: Fault::ToolsBack };
-            world.schedule(later(incident.thinks), back);
-        }
-        drop(broken(fault));
-    }
-}
-
 /// Lets the person who interferes begin.
 fn meddle(site: &Arc<Site>, case: &Arc<Case>) {
-    if let Some(m) = &case.incident.meddler {
-        let script = m.act.script(&case.node);
-        match m.after {
-            Some(trigger) => site.world.when(&case.node, trigger, m.delay, script),
-            None => {
-                let at = site.clock.now().saturating_add(m.delay).unwrap_or(Timestamp::MAX);
-                site.world.schedule(at, script);
-            }
-        }
-    }
+    stage::interfere(&site.world, &case.node, &case.incident);
     if let Some(after) = case.incident.cancel {
         let (site, case) = (Arc::clone(site), Arc::clone(case));
         let spawner = site.spawner.clone();
@@ -369,31 +295,4 @@ async fn go_on(
         rest = engine.drive(&run).await?;
     }
     Ok(None)
-}
-
-/// What people do at the end: whatever is broken is repaired, and the node is given back where it is out.
-async fn repair(site: &Site, case: &Case) {
-    let (world, node) = (&site.world, &case.node);
-    let person = |action| world.person_now("hardware", action);
-    for (gpu, _) in world.ailments(node) {
-        drop(world.cure(node, gpu));
-    }
-    drop(world.cure(node, case.incident.gpu));
-    drop(world.inject(node, case.incident.gpu, Fault::ToolsBack));
-    world.restart_tools(node);
-    drop(world.run(Script::Slurmd { node: node.clone(), alive: true }));
-    world.forget_reactions(node);
-    world.cancel_waiting_on(node, "hardware");
-    for job in world.suspended_on(node) {
-        drop(person(PersonAction::ResumeJob { job }));
-    }
-    site.clock.sleep(SignedDuration::from_mins(3)).await;
-    // Slurm refuses while the node reboots: people try again.
-    for _ in 0..RESUMES {
-        if site.is_in_service(node) || site.warden.is_busy(node) {
-            return;
-        }
-        drop(person(PersonAction::Resume { node: node.clone() }));
-        site.clock.sleep(REPEAT).await;
-    }
 }

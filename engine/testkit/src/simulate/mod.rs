@@ -7,23 +7,27 @@
 mod agenda;
 mod careless;
 mod cases;
+pub mod fleet;
 mod many;
 mod mortal;
 pub mod rates;
 mod report;
 mod shrink;
 mod site;
+mod stage;
 
 pub use many::{Progress, simulate_many};
-pub use report::{Found, Report};
+pub use report::{FleetReport, Found, Report};
 pub use shrink::{Trace, shrink};
 
 use crate::time::{SimRuntime, Spawner, Stalled};
+use crate::warden::Warden;
 use crate::world::{KeepLog, Script, SimConfig, SimWorld};
 use agenda::Item;
 use engine_core::model::NodeFlag;
+use engine_core::playbook::Playbook;
 use engine_playbook::{FindError, Library, Renderer};
-use engine_runtime::journal::{Journal as _, JournalError};
+use engine_runtime::journal::{Journal as _, JournalError, MemoryJournal};
 use engine_runtime::ports::Clock as _;
 use jiff::{SignedDuration, Timestamp};
 use site::Site;
@@ -45,9 +49,26 @@ pub struct SimulateOptions {
     pub only: Option<Only>,
     /// Engines that die at a time, beside those that die anyway: time since the start, and which engine.
     pub deaths: Vec<(SignedDuration, usize)>,
+    /// Which part is simulated.
+    pub part: Part,
+    /// Of the part with the fleet layer, only what has these numbers happens.
+    pub items: Option<Vec<usize>>,
     /// Gives the engines a scheduler that shows them the node as it was some minutes ago, as a cache would: to see that
     /// the rules find what comes of it.
     pub careless: bool,
+}
+
+/// The two parts of each seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Both.
+    #[default]
+    Both,
+    /// Engines on as many nodes as wanted, with nothing before them.
+    Engines,
+    /// A site of a few racks, with the whole fleet layer before its engines.
+    Fleet,
 }
 
 /// A part of a simulation.
@@ -61,7 +82,17 @@ pub struct Only {
 
 impl Default for SimulateOptions {
     fn default() -> Self {
-        Self { nodes: 1_000, hours: 720, seed: 1, rate: 1.0, only: None, deaths: Vec::new(), careless: false }
+        Self {
+            nodes: 1_000,
+            hours: 720,
+            seed: 1,
+            rate: 1.0,
+            only: None,
+            deaths: Vec::new(),
+            part: Part::Both,
+            items: None,
+            careless: false,
+        }
     }
 }
 
@@ -83,6 +114,9 @@ pub enum SimulateError {
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The record of the fleet failed.
+    #[error(transparent)]
+    Fleet(#[from] engine_runtime::fleet::FleetError),
     /// The machine gave no runtime.
     #[error("the runtime could not be started")]
     Runtime(#[from] std::io::Error),
@@ -97,7 +131,19 @@ const DRAIN: SignedDuration = SignedDuration::from_hours(60);
 
 /// Simulates one seed.
 pub async fn simulate(options: &SimulateOptions, progress: &Progress) -> Result<Report, SimulateError> {
-    run(options, progress).await.map(|(report, _, _)| report)
+    let mut report = Report { seeds: 1, ..Report::default() };
+    if options.part != Part::Fleet {
+        report.add(run(options, progress).await?.0);
+    }
+    // A replay of one node's story has no part in the other.
+    if options.part != Part::Engines && options.only.is_none() {
+        report.add(fleet::simulate(options, progress).await?.0);
+    }
+    Ok(report)
+}
+
+fn playbook() -> Result<Arc<Playbook>, FindError> {
+    Ok(Arc::new(Library::embedded().find(PLAYBOOK)?.clone()))
 }
 
 /// Simulates one seed, and keeps the site to be looked at.
@@ -106,7 +152,7 @@ async fn run(
     progress: &Progress,
 ) -> Result<(Report, Arc<Site>, Timestamp), SimulateError> {
     let began = Instant::now();
-    let playbook = Arc::new(Library::embedded().find(PLAYBOOK)?.clone());
+    let playbook = playbook()?;
     let world = SimWorld::new(config(options));
     let start = world.now();
     let spawner = Spawner::default();
@@ -119,7 +165,7 @@ async fn run(
         .run_with(&spawner, director, &mut on_step)
         .await
         .map_err(|source| SimulateError::Stalled { seed: options.seed, source })?;
-    close(&site).await?;
+    close(&site.world, &site.warden, &site.desks).await?;
     let report = report::sum_up(options, &site, incidents, people, began.elapsed());
     Ok((report, site, start))
 }
@@ -172,19 +218,21 @@ async fn direct(
 /// A person gives back what a person took out, some hours later.
 async fn back_to_work(site: Arc<Site>, node: engine_core::model::NodeName) {
     site.clock.sleep(SignedDuration::from_hours(4)).await;
-    if !site.is_in_service(&node) && !site.warden.is_busy(&node) && site.world.reason_run(&node).is_none() {
+    if !stage::is_in_service(&site.world, &node)
+        && !site.warden.is_busy(&node)
+        && site.world.reason_run(&node).is_none()
+    {
         let resume = crate::world::PersonAction::Resume { node };
         drop(site.world.person_now("admin1", resume));
     }
 }
 
 /// Checks what must hold when everything is over.
-async fn close(site: &Site) -> Result<(), SimulateError> {
-    let world = &site.world;
-    for (run, node, began) in site.warden.open_runs() {
+async fn close(world: &SimWorld, warden: &Warden, desks: &[MemoryJournal]) -> Result<(), SimulateError> {
+    for (run, node, began) in warden.open_runs() {
         world.report(13, Some(&node), format!("run {run}, begun at {began}, is not over"));
     }
-    for desk in &site.desks {
+    for desk in desks {
         for lease in desk.leases().await? {
             world.report(7, lease.key.node(), format!("the lock of run {} is left", lease.run));
         }
@@ -205,10 +253,13 @@ async fn close(site: &Site) -> Result<(), SimulateError> {
 }
 
 fn config(options: &SimulateOptions) -> SimConfig {
-    // 2026-01-05T08:00:00Z, a Monday.
-    let start = Timestamp::from_second(1_767_600_000).unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut config = SimConfig::new(options.nodes, options.seed, start);
+    let mut config = SimConfig::new(options.nodes, options.seed, start());
     config.hiccups = rates::HICCUPS;
     config.keep_log = KeepLog::PerNode(HISTORY);
     config
+}
+
+/// 2026-01-05T08:00:00Z, a Monday.
+fn start() -> Timestamp {
+    Timestamp::from_second(1_767_600_000).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -28,6 +28,7 @@ pub(super) trait Mourner: Send + Sync {
 pub(super) struct Mortal {
     engine: usize,
     seed: u64,
+    deathless: bool,
     mourner: Arc<dyn Mourner>,
 }
 
@@ -39,14 +40,20 @@ impl fmt::Debug for Mortal {
 
 impl Mortal {
     pub(super) fn new(engine: usize, seed: u64, mourner: Arc<dyn Mourner>) -> Self {
-        Self { engine, seed, mourner }
+        Self { engine, seed, deathless: false, mourner }
+    }
+
+    /// Makes it one that never dies, and is heard all the same.
+    pub(super) fn deathless(self) -> Self {
+        Self { deathless: true, ..self }
     }
 
     /// Says whether the process dies in this write: `Some(true)` once it is on record.
     fn fate(&self, run: &RunId, after: u64) -> Option<bool> {
         let drawn = mix(self.seed, run.as_str(), after);
         let share = (drawn >> 11) as f64 / (1_u64 << 53) as f64;
-        (share < DIES_IN_WRITE && self.mourner.is_first(run, after)).then_some(drawn & 1 == 1)
+        (share < DIES_IN_WRITE && !self.deathless && self.mourner.is_first(run, after))
+            .then_some(drawn & 1 == 1)
     }
 }
 

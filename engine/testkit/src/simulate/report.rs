@@ -1,8 +1,8 @@
 //! What a simulation came to, and the sum of many.
 
-use super::SimulateOptions;
 use super::site::Site;
-use crate::world::{Violation, WorldCounts};
+use super::{Part, SimulateOptions};
+use crate::world::{BudgetCounts, Violation, WorldCounts};
 use jiff::SignedDuration;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct Found {
     /// The seed.
     pub seed: u64,
+    /// In which part of it.
+    pub part: Part,
     /// The violation.
     pub violation: Violation,
 }
@@ -44,6 +46,8 @@ pub struct Report {
     pub died_between: u64,
     /// What happened in the world.
     pub world: WorldCounts,
+    /// What of it went through the whole fleet layer.
+    pub fleet: FleetReport,
     /// Violations, by rule.
     pub violations: BTreeMap<u8, u64>,
     /// The first violations, with their seeds.
@@ -52,8 +56,45 @@ pub struct Report {
     pub thread_seconds: f64,
 }
 
+/// What went through the whole fleet layer: intake, incidents, dispatcher, policy, budgets, breakers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FleetReport {
+    /// Faults, silent nodes and maintenance.
+    pub incidents: u64,
+    /// Runs.
+    pub runs: u64,
+    /// Times a run was told to wait: budgets, rates, stops, locks.
+    pub waits: u64,
+    /// Policies that were in force.
+    pub policies: u64,
+    /// Breakers that tripped.
+    pub trips: u64,
+    /// Stops by people.
+    pub stops: u64,
+    /// Releases.
+    pub releases: u64,
+    /// Releases that dropped the work that waited.
+    pub dropped: u64,
+    /// What the book of the budgets counted.
+    pub budgets: BudgetCounts,
+}
+
+impl FleetReport {
+    fn add(&mut self, other: &Self) {
+        self.incidents += other.incidents;
+        self.runs += other.runs;
+        self.waits += other.waits;
+        self.policies += other.policies;
+        self.trips += other.trips;
+        self.stops += other.stops;
+        self.releases += other.releases;
+        self.dropped += other.dropped;
+        self.budgets.add(&other.budgets);
+    }
+}
+
 /// Violations that are kept whole.
-const FOUND: usize = 20;
+pub(super) const FOUND: usize = 20;
 
 impl Report {
     /// Adds another report.
@@ -70,6 +111,7 @@ impl Report {
         self.died_between += other.died_between;
         self.thread_seconds += other.thread_seconds;
         self.world.add(&other.world);
+        self.fleet.add(&other.fleet);
         for (end, n) in other.ends {
             *self.ends.entry(end).or_insert(0) += n;
         }
@@ -77,7 +119,7 @@ impl Report {
             *self.violations.entry(rule).or_insert(0) += n;
         }
         self.found.extend(other.found);
-        self.found.sort_by_key(|f| (f.seed, f.violation.at));
+        self.found.sort_by_key(|f| (f.seed, f.part, f.violation.at));
         self.found.truncate(FOUND);
     }
 
@@ -93,7 +135,7 @@ impl Report {
 }
 
 /// Hours of a year.
-const YEAR_HOURS: f64 = 365.25 * 24.0;
+pub(super) const YEAR_HOURS: f64 = 365.25 * 24.0;
 
 pub(super) fn sum_up(
     options: &SimulateOptions,
@@ -107,7 +149,6 @@ pub(super) fn sum_up(
     let deaths = site.deaths();
     let in_write = deaths.iter().filter(|d| d.run.is_some()).count() as u64;
     let mut report = Report {
-        seeds: 1,
         node_years: nodes as f64 * f64::from(options.hours) / YEAR_HOURS,
         incidents,
         runs: ends.values().sum(),
@@ -125,7 +166,7 @@ pub(super) fn sum_up(
     for violation in site.world.violations() {
         *report.violations.entry(violation.rule).or_insert(0) += 1;
         if report.found.len() < FOUND {
-            report.found.push(Found { seed: options.seed, violation });
+            report.found.push(Found { seed: options.seed, part: Part::Engines, violation });
         }
     }
     report

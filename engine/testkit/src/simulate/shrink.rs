@@ -1,6 +1,6 @@
 //! From a violation among ten thousand nodes to the smallest part of the simulation that still shows it.
 
-use super::{Found, Only, Progress, Report, SimulateError, SimulateOptions, report, run};
+use super::{Found, Only, Part, Progress, Report, SimulateError, SimulateOptions, fleet, report, run};
 use crate::world::{LogEntry, Violation};
 use engine_core::model::NodeName;
 
@@ -20,7 +20,10 @@ pub struct Trace {
 /// Simulates the seed of a finding again, then its node alone, then single incidents of it, as long as the same rule is
 /// still broken on that node.
 pub fn shrink(options: &SimulateOptions, found: &Found) -> Result<Option<Trace>, SimulateError> {
-    let whole = SimulateOptions { seed: found.seed, ..options.clone() };
+    if found.part == Part::Fleet {
+        return fleet::shrink(options, found);
+    }
+    let whole = SimulateOptions { seed: found.seed, part: Part::Engines, ..options.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let mut best = attempt(&runtime, &whole, found)?;
     let Some(node) = &found.violation.node else { return Ok(best.map(|(t, _)| t)) };
@@ -72,7 +75,7 @@ fn attempt(
     };
     let history: Vec<LogEntry> = history.into_iter().filter(|e| e.at <= violation.at).collect();
     let journal = match &violation.node {
-        Some(node) => runtime.block_on(site.journal_of(node)),
+        Some(node) => runtime.block_on(super::site::written(&site.desks, node)),
         None => Vec::new(),
     };
     Ok(Some((Trace { violation, options: options.clone(), history, journal }, deaths)))

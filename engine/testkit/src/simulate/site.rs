@@ -11,7 +11,6 @@ use crate::ports::{SimActuator, SimClock, SimScheduler};
 use crate::time::{Group, Spawner};
 use crate::warden::Warden;
 use crate::world::SimWorld;
-use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::plan::Render;
 use engine_core::playbook::Playbook;
@@ -218,28 +217,6 @@ impl Site {
         engine.ports.ids = Arc::new(OneId(RunId::new(&id).unwrap_or_else(|_| RunId::unknown())));
         engine
     }
-
-    /// Tells what the runs on a node wrote, as far as it is kept.
-    pub(super) async fn journal_of(&self, node: &NodeName) -> Vec<String> {
-        let mut out = Vec::new();
-        for desk in &self.desks {
-            for line in desk.runs(Some(node), false, 16).await.unwrap_or_default().iter().rev() {
-                for e in desk.load(&line.run).await.unwrap_or_default() {
-                    out.push(format!("{} {} {}: {}", e.at, e.run, e.seq, crate::timeline::words(&e.kind)));
-                }
-            }
-        }
-        out
-    }
-
-    /// Says whether a node is as a healthy one in service is.
-    pub(super) fn is_in_service(&self, node: &NodeName) -> bool {
-        use engine_core::model::NodeFlag;
-        let Some(view) = self.world.node_view(node) else { return true };
-        let out = [NodeFlag::Drain, NodeFlag::Fail, NodeFlag::NotResponding, NodeFlag::RebootRequested];
-        let down = matches!(view.base, Known::Known(engine_core::model::BaseState::Down));
-        !down && !out.iter().any(|f| view.flags.has(*f))
-    }
 }
 
 /// Tells the site of a death, if it still stands.
@@ -268,4 +245,17 @@ impl Mourner for Bell {
 /// The engine's limits in a simulation: those of a real cluster, and a slower look at nodes that are waited for.
 fn config() -> EngineConfig {
     EngineConfig { poll: SignedDuration::from_mins(2), ..EngineConfig::default() }
+}
+
+/// Tells what the runs on a node wrote, as far as it is kept.
+pub(super) async fn written(desks: &[MemoryJournal], node: &NodeName) -> Vec<String> {
+    let mut out = Vec::new();
+    for desk in desks {
+        for line in desk.runs(Some(node), false, 16).await.unwrap_or_default().iter().rev() {
+            for e in desk.load(&line.run).await.unwrap_or_default() {
+                out.push(format!("{} {} {}: {}", e.at, e.run, e.seq, crate::timeline::words(&e.kind)));
+            }
+        }
+    }
+    out
 }

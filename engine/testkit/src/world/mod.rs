@@ -2,6 +2,7 @@
 //!
 //! The world never moves by itself: [`crate::time::SimRuntime`] carries it from event to event.
 
+mod budget;
 mod config;
 mod control;
 mod events;
@@ -15,6 +16,7 @@ mod script;
 mod state;
 mod views;
 
+pub use budget::{BudgetCounts, Limits};
 pub use config::{HiccupRates, KeepLog, LoadConfig, SimConfig, Timings};
 pub use gpu::Fault;
 pub use log::{LogEntry, Who};

@@ -255,6 +255,7 @@ impl Inner {
     pub(crate) fn node_silent(&mut self, n: usize, life: u64) {
         if self.nodes[n].life == life && !self.nodes[n].slurmd {
             self.nodes[n].flags.insert(NodeFlag::NotResponding);
+            self.nodes[n].page.silent_at = Some(self.now);
             self.note(&Who::Slurm, Some(n), "does not respond");
         }
     }

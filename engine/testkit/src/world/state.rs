@@ -1,5 +1,6 @@
 //! The whole state of a simulated world, its event queue, its history and its rule book.
 
+use super::budget::BudgetBook;
 use super::config::{KeepLog, SimConfig};
 use super::control::Controller;
 use super::events::Happening;
@@ -113,6 +114,10 @@ pub(crate) struct Inner {
     pub(crate) log: VecDeque<LogEntry>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) intents: Intents,
+    /// The book of the budgets, in worlds where a policy stands before the engines.
+    pub(crate) budgets: Option<BudgetBook>,
+    /// Runs that were proposed so far.
+    pub(crate) runs: u64,
     pub(crate) races: Vec<RaceNote>,
     pub(crate) race_count: u64,
     reset_count: u64,
@@ -157,6 +162,8 @@ impl Inner {
             log: VecDeque::new(),
             violations: Vec::new(),
             intents: None,
+            budgets: None,
+            runs: 0,
             races: Vec::new(),
             race_count: 0,
             reset_count: 0,

@@ -7,6 +7,7 @@ mod budgets;
 mod counted;
 mod crashes;
 mod duties;
+mod flood;
 mod intake;
 mod scene;
 mod select;
