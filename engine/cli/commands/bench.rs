@@ -1,6 +1,7 @@
 //! `bench`: figures of this machine, with what they are compared to, in one run.
 
 mod decide;
+mod flood;
 mod intake;
 mod steps;
 
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &BenchArgs, global: &Global, printer: &mut Printer) -> R
     }
     intake::measure(&args.dir, rounds, &mut figures)?;
     decide::measure(&args.dir, DECIDE_SECONDS, &mut figures)?;
+    flood::measure(&args.dir, &mut figures)?;
     if let Some(node) = &args.live_node {
         super::wait(live(node, rounds, global, printer, &mut figures))?;
     }

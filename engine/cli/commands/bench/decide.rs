@@ -29,16 +29,7 @@ pub(super) fn measure(dir: &Path, seconds: u32, figures: &mut Vec<Figure>) -> Re
 }
 
 async fn run(path: &Path, seconds: u32, figures: &mut Vec<Figure>) -> Result<(), CliError> {
-    let journal = Arc::new(SqliteJournal::open(path, OpenMode::ReadWrite)?);
-    let log = Arc::new(FleetLog::open(journal, Arc::new(SystemClock)).await?);
-    // Nothing is to trip: it is about the ordinary day.
-    let storm = StormRules { least_nodes: usize::MAX, ..StormRules::default() };
-    let intake = Arc::new(Intake::new(log, IntakeRules::default(), storm));
-    let nodes: Vec<NodeName> = (1..=NODES)
-        .map(|i| NodeName::new(&format!("gpu{i:05}")).map_err(|e| CliError::caused("a name", e)))
-        .collect::<Result<_, _>>()?;
-    let place = Place { partitions: vec!["main".to_owned()], rack: None };
-    intake.set_shape(Arc::new(Shape::new(nodes.iter().map(|n| (n.clone(), place.clone())))));
+    let (intake, nodes) = sample_intake(path).await?;
     let count = (seconds * RATE) as usize;
     let mut work = tokio::task::JoinSet::new();
     let began = Instant::now();
@@ -76,7 +67,22 @@ async fn run(path: &Path, seconds: u32, figures: &mut Vec<Figure>) -> Result<(),
     Ok(())
 }
 
-fn alert(node: NodeName) -> Result<Alert, CliError> {
+/// Opens an intake for a large fleet on a journal at this path.
+pub(super) async fn sample_intake(path: &Path) -> Result<(Arc<Intake>, Vec<NodeName>), CliError> {
+    let journal = Arc::new(SqliteJournal::open(path, OpenMode::ReadWrite)?);
+    let log = Arc::new(FleetLog::open(journal, Arc::new(SystemClock)).await?);
+    // Nothing is to trip: it is about the ordinary day.
+    let storm = StormRules { least_nodes: usize::MAX, ..StormRules::default() };
+    let intake = Arc::new(Intake::new(log, IntakeRules::default(), storm));
+    let nodes: Vec<NodeName> = (1..=NODES)
+        .map(|i| NodeName::new(&format!("gpu{i:05}")).map_err(|e| CliError::caused("a name", e)))
+        .collect::<Result<_, _>>()?;
+    let place = Place { partitions: vec!["main".to_owned()], rack: None };
+    intake.set_shape(Arc::new(Shape::new(nodes.iter().map(|n| (n.clone(), place.clone())))));
+    Ok((intake, nodes))
+}
+
+pub(super) fn alert(node: NodeName) -> Result<Alert, CliError> {
     let fingerprint = Fingerprint::new(&format!("gpu-ecc-uncorrectable/{node}"));
     Ok(Alert {
         source: "bench".to_owned(),

@@ -158,18 +158,23 @@ fn hear_known(counters: &mut Counters, incident: &Incident, alert: Alert, now: T
 }
 
 /// Says what time alone changes: counts are written down, alerts that stayed over are resolved, and incidents whose
-/// alerts are all over and that nobody works on are closed.
+/// alerts are all over and that nobody works on are closed. At most `room` events; what is left is said the next time.
 pub fn tick(
     state: &FleetState,
     counters: &mut Counters,
     rules: &IntakeRules,
     now: Timestamp,
+    room: usize,
 ) -> Vec<FleetEvent> {
     let mut out = Vec::new();
     counters
         .series
         .retain(|(id, print), _| state.incident(*id).is_some_and(|i| i.alerts.contains_key(print)));
     for ((id, print), c) in &mut counters.series {
+        // A series has two events at most, and both or none.
+        if out.len() + 2 > room {
+            break;
+        }
         if c.times > 0 && now.duration_since(c.recorded_at) >= rules.repeat_every {
             out.push(FleetEvent::Repeated {
                 incident: *id,
@@ -189,7 +194,7 @@ pub fn tick(
     let mut closed = BTreeSet::new();
     for i in state.incidents() {
         let idle = i.node().is_some() && !matches!(i.phase, Phase::Running { .. });
-        if idle && !i.firing() {
+        if idle && !i.firing() && out.len() < room {
             closed.insert(i.id);
             out.push(FleetEvent::Closed {
                 incident: i.id,

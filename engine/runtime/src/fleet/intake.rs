@@ -31,11 +31,29 @@ pub enum IntakeError {
     Interrupted,
 }
 
+/// What an intake has done since it was built, and how much it holds. All of it is bounded but the count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IntakeCounts {
+    /// Alerts that were answered.
+    pub taken: u64,
+    /// Alerts that wait for their turn now; at most [`MAX_WAITING`].
+    pub waiting: usize,
+    /// The most alerts that ever waited.
+    pub most_waiting: usize,
+    /// The most alerts that were taken between a post and its answer, its own included: how long anybody has to wait
+    /// depends on this, and on nothing that came before.
+    pub most_ahead: u64,
+    /// Series that are counted in memory: those of open incidents.
+    pub series: usize,
+}
+
 type Answer = Result<Vec<Heard>, Arc<FleetError>>;
 
 struct Posted {
     alerts: Vec<Alert>,
     answer: oneshot::Sender<Answer>,
+    /// Alerts that had been taken when it came.
+    before: u64,
 }
 
 /// Takes alerts in. Callers that come at the same time share one write.
@@ -47,6 +65,7 @@ pub struct Intake {
     waiting: Mutex<(usize, Vec<Posted>)>,
     turn: tokio::sync::Mutex<Counters>,
     not_heard: Mutex<BTreeMap<NotHeard, u64>>,
+    counts: Mutex<IntakeCounts>,
 }
 
 impl std::fmt::Debug for Intake {
@@ -70,6 +89,7 @@ impl Intake {
             waiting: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             not_heard: Mutex::default(),
+            counts: Mutex::default(),
         }
     }
 
@@ -93,6 +113,12 @@ impl Intake {
         lock(&self.not_heard).clone()
     }
 
+    /// Counts what was done, and what is held.
+    pub fn counts(&self) -> IntakeCounts {
+        let waiting = lock(&self.waiting).0;
+        IntakeCounts { waiting, ..*lock(&self.counts) }
+    }
+
     /// Takes alerts in. When this returns, what they changed is durable; the answers are in their order.
     pub async fn take(&self, alerts: Vec<Alert>) -> Result<Vec<Heard>, IntakeError> {
         if alerts.len() > MAX_POST {
@@ -105,7 +131,9 @@ impl Intake {
                 return Err(IntakeError::Overloaded);
             }
             waiting.0 += alerts.len();
-            waiting.1.push(Posted { alerts, answer });
+            let mut counts = lock(&self.counts);
+            counts.most_waiting = counts.most_waiting.max(waiting.0);
+            waiting.1.push(Posted { alerts, answer, before: counts.taken });
         }
         // Whoever has the turn writes for everybody who waits.
         let mut counters = self.turn.lock().await;
@@ -131,6 +159,11 @@ impl Intake {
         while !rest.is_empty() {
             match self.write_some(counters, rest).await {
                 Ok(done) => {
+                    {
+                        let mut counts = lock(&self.counts);
+                        counts.taken += done.iter().map(|d| d.len() as u64).sum::<u64>();
+                        counts.series = counters.len();
+                    }
                     rest = rest.get(done.len().max(1)..).unwrap_or_default();
                     answers.extend(done.into_iter().map(Ok));
                 }
@@ -140,6 +173,11 @@ impl Intake {
                     break;
                 }
             }
+        }
+        {
+            let mut counts = lock(&self.counts);
+            let first = posted.iter().map(|p| p.before).min().unwrap_or(counts.taken);
+            counts.most_ahead = counts.most_ahead.max(counts.taken - first);
         }
         for (p, a) in posted.into_iter().zip(answers) {
             // Whoever went away meanwhile sends again; its alerts only count once more.
@@ -207,10 +245,9 @@ impl Intake {
             .log
             .write(|draft| {
                 let mut after = counters.clone();
-                for event in tick(draft.state, &mut after, &self.rules, draft.now) {
-                    if draft.is_full() {
-                        break;
-                    }
+                // Room is left for the breakers.
+                let room = draft.room() / 2;
+                for event in tick(draft.state, &mut after, &self.rules, draft.now, room) {
                     draft.push(event)?;
                 }
                 self.trip(draft, &shape)?;
@@ -218,6 +255,7 @@ impl Intake {
             })
             .await?;
         *counters = after;
+        lock(&self.counts).series = counters.len();
         Ok(())
     }
 }

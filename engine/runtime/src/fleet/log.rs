@@ -69,6 +69,11 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Returns how many more events fit into this write.
+    pub fn room(&self) -> usize {
+        MAX_EVENTS.saturating_sub(self.events.len())
+    }
+
     /// Says whether no more events fit into this write.
     pub fn is_full(&self) -> bool {
         self.events.len() >= MAX_EVENTS

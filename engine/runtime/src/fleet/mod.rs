@@ -16,7 +16,7 @@ pub use by_fault::ByFault;
 pub use dispatcher::{Dispatcher, DispatcherConfig, Playbooks};
 pub use gate::{PolicyGate, SwitchGate};
 pub use history::History;
-pub use intake::{Intake, IntakeError, MAX_POST, MAX_WAITING};
+pub use intake::{Intake, IntakeCounts, IntakeError, MAX_POST, MAX_WAITING};
 pub use log::{Draft, FleetError, FleetLog};
 pub use select::{ByRules, Question, Selection, Selector};
 pub use view::{FleetView, shape_of};
