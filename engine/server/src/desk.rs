@@ -228,7 +228,7 @@ impl Desk {
         Ok(Why {
             format: "slurmedic/why/1".to_owned(),
             node: shown.map_err(|e| Problem::failed("the answer could not be encoded", &e))?,
-            state: read.as_ref().ok().map(|n| state_word(&n.value).to_string()),
+            state: read.as_ref().ok().map(|n| state_word(&n.value)),
             slurm: match &mark {
                 Known::Known(m) => m.describe(),
                 Known::Unknown(u) => u.to_string(),

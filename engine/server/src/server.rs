@@ -6,7 +6,7 @@ use crate::current::Current;
 use crate::desk::Desk;
 use crate::happening::{Happening, Telemetry};
 use crate::health::Health;
-use crate::limits::Senders;
+use crate::limits::{Pace, Senders};
 use crate::listen::{Bound, accept};
 use crate::peer::{PERSON_HEADER, Peer, caller_of_socket};
 use crate::problem::{Problem, ProblemKind};
@@ -97,7 +97,8 @@ pub async fn serve(server: &Arc<Server>, faces: Vec<Bound>, stop: watch::Receive
 impl Server {
     /// Builds the server.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let refusals = Senders::new(parts.limits.refusals);
+        let refusals = f64::from(parts.limits.refusals);
+        let refusals = Senders::new(Pace { size: refusals, per_second: refusals / 60.0 });
         let bodies = Arc::new(Semaphore::new(parts.limits.body_memory >> 10));
         Arc::new(Self { parts, refusals, bodies })
     }

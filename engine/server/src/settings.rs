@@ -1,6 +1,5 @@
 //! The section `[server]` of the configuration, and the bounds of the faces.
 
-use crate::limits::Pace;
 use crate::sources::{SourceConfig, SourceSettings};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -78,8 +77,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of bodies that are being read at the same time, all together.
     pub body_memory: usize,
-    /// Refused attempts of one sender, and how they are forgiven.
-    pub(crate) refusals: Pace,
+    /// Refused attempts of one sender within a minute.
+    pub refusals: u16,
 }
 
 impl Default for Limits {
@@ -95,7 +94,7 @@ impl Default for Limits {
             alert_bytes: 8 << 20,
             body_bytes: 64 << 10,
             body_memory: 64 << 20,
-            refusals: Pace { size: 10.0, per_second: 10.0 / 60.0 },
+            refusals: 10,
         }
     }
 }

@@ -159,7 +159,7 @@ type Series = Vec<(Vec<String>, f64)>;
 /// Counts the nodes out of service, and those that may be, for the fleet and each partition.
 fn budgets(fleet: &Fleet, policy: &Policy) -> (Series, Series) {
     let (mut out, mut budget) = (Vec::new(), Vec::new());
-    for group in fleet.groups().iter() {
+    for group in fleet.groups() {
         let (name, share) = match group.kind {
             GroupKind::Fleet => ("fleet".to_owned(), policy.budgets.fleet),
             GroupKind::Partition if out.len() <= MAX_PARTITIONS => {

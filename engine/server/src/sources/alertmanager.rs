@@ -10,9 +10,12 @@ use serde_json::Value;
 const WHAT: &str = "webhook of Alertmanager";
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Post {
     version: Option<String>,
     alerts: Vec<Value>,
+    #[serde(default)]
+    truncated_alerts: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,7 +38,12 @@ pub fn read(body: &[u8], source: &str, mapping: &LabelMapping, now: Timestamp) -
         let shown: String = v.chars().take(20).collect();
         return Err(BadPost::Malformed { what: WHAT, why: format!("its version is {shown:?}, not \"4\"") });
     }
-    each(post.alerts, |v| entry(v, source, mapping, now))
+    let mut read = each(post.alerts, |v| entry(v, source, mapping, now))?;
+    if post.truncated_alerts > 0 {
+        let why = format!("the sender left {} alerts out: raise its max_alerts", post.truncated_alerts);
+        read.push(Err(NotTaken::new("truncated", why)));
+    }
+    Ok(read)
 }
 
 /// Reads one alert; Grafana writes them the same way.
