@@ -108,3 +108,35 @@ fn a_plan_names_its_policy_and_shows_its_numbers_in_eighty_columns() {
     );
     assert_eq!(form["plan"]["policy"]["outcome"]["wait"]["until"], serde_json::Value::Null);
 }
+
+/// A policy file's roles decide who feeds alerts and who picks up interrupted runs, on the simulated cluster too.
+#[test]
+fn roles_decide_who_feeds_alerts_and_who_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let alert = r#"{"node": "gpu002", "fault": "gpu-ecc-uncorrectable", "gpu": 3}"#;
+    fs::write(dir.path().join("alert.json"), alert).unwrap();
+    fs::write(dir.path().join("site.toml"), "[policy]\npath = \"site.yaml\"\n").unwrap();
+    let nobody = ["operator", "approver", "admin"].map(|r| format!("  {r}: {{ users: [somebody-else] }}"));
+    for (role, may_feed, may_recover) in
+        [("viewer", false, false), ("operator", true, true), ("approver", true, false), ("admin", true, true)]
+    {
+        let all = nobody.iter().map(|line| match line.trim_start().starts_with(role) {
+            true => format!("  {role}: {{ users: [\"*\"] }}"),
+            false => line.clone(),
+        });
+        let roles = all.collect::<Vec<_>>().join("\n");
+        fs::write(dir.path().join("site.yaml"), format!("roles:\n{roles}\n")).unwrap();
+        for (args, may, word) in
+            [(vec!["alert", "alert.json"], may_feed, "propose"), (vec!["recover"], may_recover, "run")]
+        {
+            let common = ["--config", "site.toml", "--cluster", "simulated"];
+            let done = slurmedic(dir.path(), &[&common[..], &args].concat());
+            assert_eq!(done.code == 0, may, "{role} {args:?}: {done}");
+            if !may {
+                assert_eq!(done.code, 2, "{done}");
+                assert!(done.err.contains(&format!(" may not {word}: ")), "{done}");
+                assert!(done.err.contains("it needs one of the roles operator, "), "{done}");
+            }
+        }
+    }
+}

@@ -143,7 +143,8 @@ pub(crate) async fn open(
         if let Some(path) = global.journal.as_ref().filter(|p| access == Access::Look && !p.exists()) {
             return Err(no_journal(path));
         }
-        return crate::simulated::open(global, printer, library, engine_config, policy, node);
+        let site = crate::simulated::open(global, printer, library, engine_config, policy, node)?;
+        return Ok(Site { policy_from, ..site });
     };
     let (journal, journal_path) = journal(global, &config, access)?;
     let telemetry: Option<Arc<dyn GpuTelemetry>> = match &config.exporter.url {

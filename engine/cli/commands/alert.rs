@@ -2,10 +2,12 @@
 
 use super::Global;
 use crate::exit::{CliError, Exit};
+use crate::identity;
 use crate::printer::{Format, Printer, tame};
 use crate::remote;
 use crate::site::{Access, open};
 use engine_core::incident::Alert;
+use engine_core::policy::Deed;
 use engine_runtime::fleet::MAX_POST;
 use engine_server::sources::native;
 use engine_server::{AlertsTaken, feed};
@@ -49,6 +51,7 @@ pub(crate) async fn run(args: &AlertArgs, global: &Global, printer: &mut Printer
         }
         None => {
             let site = open(global, printer, Access::Change, None).await?;
+            site.permit(&identity::person(), Deed::Propose)?;
             let (_site, fleet) = site.gated().await?;
             fleet.look().await?;
             feed(&fleet.intake, alerts.iter().cloned().map(Ok).collect()).await?.document

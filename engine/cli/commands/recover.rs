@@ -3,8 +3,10 @@
 use super::Global;
 use super::run::{Live, finish};
 use crate::exit::{CliError, Exit};
+use crate::identity;
 use crate::printer::{Format, Printer};
 use crate::site::{Access, open, run_id};
+use engine_core::policy::Deed;
 use std::sync::Arc;
 
 /// Which runs.
@@ -22,6 +24,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, CliError> {
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
+    site.permit(&identity::person(), Deed::Run)?;
     let (site, _fleet) = site.gated().await?;
     let runs = match &args.run {
         Some(text) => vec![run_id(&site, text).await?],

@@ -5,6 +5,7 @@ use engine_core::digest::Digest;
 use engine_core::playbook::PlaybookRef;
 use engine_core::select::{Answer, Applicable, Candidate, Choice, MAX_ANSWER, Settled, rules, settle};
 use proptest::prelude::*;
+use std::slice::from_ref;
 
 fn playbook(id: &str, version: &str) -> PlaybookRef {
     PlaybookRef { id: id.to_owned(), version: version.parse().unwrap(), digest: Digest::of(id.as_bytes()) }
@@ -26,7 +27,7 @@ fn said(text: &str) -> Answer {
 #[test]
 fn the_rules_take_the_only_one_and_leave_the_rest_to_people() {
     let [reset, reboot] = [playbook("reset", "1.0.0"), playbook("reboot", "2.1.0")];
-    assert_eq!(rules(&applicable(&[reset.clone()])), Choice::Playbook(reset.clone()));
+    assert_eq!(rules(&applicable(from_ref(&reset))), Choice::Playbook(reset.clone()));
     let none = Choice::Person("no playbook is for gpu-off-bus: a person decides".to_owned());
     assert_eq!(rules(&applicable(&[])), none);
     let two = Choice::Person("2 playbooks are for gpu-off-bus (reset, reboot): a person chooses".to_owned());
@@ -73,11 +74,11 @@ fn an_answer_counts_if_it_names_one_that_was_and_is_applicable() {
 fn what_is_not_applicable_any_more_is_not_chosen() {
     let [reset, reboot] = [playbook("reset", "1.0.0"), playbook("reboot", "2.1.0")];
     let before = applicable(&[reset.clone(), reboot.clone()]);
-    let settled = settle(&before, &said("reset"), &applicable(&[reboot.clone()]));
+    let settled = settle(&before, &said("reset"), &applicable(from_ref(&reboot)));
     assert_eq!(settled.choice, Choice::Playbook(reboot.clone()), "the rules have one left");
     assert!(settled.note.unwrap().contains("reset@1.0.0, which is not applicable any more"));
     // Nor is what has become applicable meanwhile, on the word of who was not offered it.
-    let settled = settle(&applicable(&[reset.clone()]), &said("reboot"), &before);
+    let settled = settle(&applicable(from_ref(&reset)), &said("reboot"), &before);
     assert_eq!(settled.choice, rules(&before));
     // The same id and version with another content is another playbook.
     let changed = PlaybookRef { digest: Digest::of(b"changed"), ..reset.clone() };
@@ -88,7 +89,7 @@ fn what_is_not_applicable_any_more_is_not_chosen() {
 #[test]
 fn silence_and_excess_leave_it_to_the_rules() {
     let reset = playbook("reset", "1.0.0");
-    let one = applicable(&[reset.clone()]);
+    let one = applicable(from_ref(&reset));
     let long = format!("reset{}", " ".repeat(MAX_ANSWER));
     for answer in [Answer::NoOpinion, Answer::Silent("timed out".to_owned()), said(&long)] {
         assert_eq!(settle(&one, &answer, &one).choice, Choice::Playbook(reset.clone()), "{answer:?}");

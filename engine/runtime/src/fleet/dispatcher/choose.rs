@@ -96,11 +96,8 @@ impl Dispatcher {
                     Ok(proposal) => {
                         let why = format!("{reference}: {}", proposal.objections.join("; "));
                         let known = proposal.plan.judged.iter().any(|c| c.truth == Truth::False);
-                        if known {
-                            out.against.push(why)
-                        } else {
-                            out.unclear.push(why)
-                        }
+                        let told = if known { &mut out.against } else { &mut out.unclear };
+                        told.push(why);
                         continue;
                     }
                     Err(e) => {
