@@ -1,5 +1,8 @@
-//! `init`: write a commented configuration file.
+//! `init`: write a commented configuration file, or the lines that Slurm needs.
 
+pub(crate) mod slurm;
+
+use super::Global;
 use crate::exit::{CliError, Exit};
 use crate::printer::Printer;
 use std::io::Write as _;
@@ -10,14 +13,28 @@ pub(crate) const TEMPLATE: &str = include_str!("../slurmedic.toml");
 
 /// Where to write it.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct InitArgs {
+    /// What else to begin with.
+    #[command(subcommand)]
+    what: Option<InitWhat>,
     /// File to write; without it the text goes to stdout.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
+/// What else there is to begin with.
+#[derive(Debug, clap::Subcommand)]
+enum InitWhat {
+    /// Print the lines by which Slurm starts the hook here, or check them.
+    Slurm(slurm::SlurmArgs),
+}
+
 /// Runs `init`.
-pub(crate) fn run(args: &InitArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+pub(crate) async fn run(args: &InitArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
+    if let Some(InitWhat::Slurm(args)) = &args.what {
+        return slurm::run(args, global, printer).await;
+    }
     let Some(path) = &args.file else {
         printer.out(TEMPLATE.trim_end());
         return Ok(Exit::Ok);

@@ -71,7 +71,7 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Ticket(a) => wait(ticket::run(&a, &global, printer)),
         Verb::Journal(a) => wait(journal::run(&a, &global, printer)),
         Verb::Doctor(a) => wait(doctor::run(&a, &global, printer)),
-        Verb::Init(a) => init::run(&a, printer),
+        Verb::Init(a) => wait(init::run(&a, &global, printer)),
         Verb::Read(a) => read::run(&a, printer),
         Verb::Policy(a) => policy::run(&a, &global, printer),
         Verb::Lint(a) => lint::run(&a, printer),

@@ -146,7 +146,7 @@ impl FakeEngine {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let mut all = Vec::new();
-                let mut buffer = [0; 65_536];
+                let mut buffer = vec![0; 65_536];
                 loop {
                     let n = stream.read(&mut buffer).unwrap();
                     all.extend_from_slice(&buffer[..n]);

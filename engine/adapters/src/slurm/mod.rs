@@ -10,6 +10,7 @@ mod cli;
 pub mod config;
 pub mod doctor;
 pub mod gres;
+pub mod hooks;
 pub mod json;
 mod probe;
 pub mod recognise;
