@@ -9,6 +9,7 @@ pub mod contract;
 pub mod demo;
 pub mod harness;
 pub mod journal;
+pub mod mutants;
 pub mod oncall;
 pub mod ports;
 pub mod simulate;

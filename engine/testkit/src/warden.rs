@@ -118,6 +118,17 @@ impl Warden {
         self.world.report(rule, Some(node), what);
     }
 
+    fn leaves_shadow(&self, node: &NodeName) {
+        let mut w = self.world.lock();
+        let Some(n) = w.find(node) else { return };
+        if let Some(count) = w.shadows.get_mut(&n) {
+            *count -= 1;
+            if *count == 0 {
+                w.shadows.remove(&n);
+            }
+        }
+    }
+
     fn publish(&self, node: &NodeName, book: &Book) {
         let mut open = Vec::new();
         for (run, sheet) in book.open.iter().filter(|(_, s)| s.node == *node) {
@@ -227,6 +238,9 @@ impl Warden {
     fn ended(&self, book: &mut Book, event: &Event, state: &RunState, end: End) {
         let node = &state.plan.target.node;
         *book.ends.entry(end.as_str()).or_insert(0) += 1;
+        if state.plan.is_shadow() {
+            self.leaves_shadow(node);
+        }
         Self::unhold(book, node, &event.run);
         let Some(sheet) = book.open.remove(&event.run) else {
             self.say(13, node, format!("run {} ended twice, or never began", event.run));
@@ -296,7 +310,11 @@ impl Warden {
                     first: event.at,
                 };
                 book.open.insert(event.run.clone(), sheet);
-                self.world.lock().runs += 1;
+                let mut w = self.world.lock();
+                w.runs += 1;
+                if let Some(n) = w.find(&node).filter(|_| plan.is_shadow()) {
+                    *w.shadows.entry(n).or_insert(0) += 1;
+                }
             }
             EventKind::Approved { by, digest, expires_at, .. } => {
                 if let Some(sheet) = book.open.get_mut(&event.run) {

@@ -2,7 +2,8 @@
 //! purpose is found, shrunk to one incident, and shown again.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
 
-use engine_testkit::simulate::{Progress, Report, SimulateOptions, shrink, simulate_many};
+use engine_testkit::mutants::Mutant;
+use engine_testkit::simulate::{Part, Progress, Report, SimulateOptions, shrink, simulate_many};
 
 fn small(seed: u64) -> SimulateOptions {
     SimulateOptions { nodes: 60, hours: 300, seed, rate: 400.0, ..SimulateOptions::default() }
@@ -47,7 +48,7 @@ fn the_same_seed_tells_the_same_story_on_any_number_of_threads() {
 #[test]
 fn what_is_broken_on_purpose_is_found_and_shrunk_to_one_incident() {
     // An engine that is shown an old reason as a fresh one overrules people: rule 4.
-    let options = SimulateOptions { careless: true, ..small(3) };
+    let options = SimulateOptions { mutant: Some(Mutant::CachesReasons), part: Part::Engines, ..small(3) };
     let report = run(&options, 1, 1);
     let found = report.found.iter().find(|f| f.violation.rule == 4).expect("nobody noticed");
     let trace = shrink(&options, found).unwrap().expect("it did not show itself again");
@@ -60,12 +61,28 @@ fn what_is_broken_on_purpose_is_found_and_shrunk_to_one_incident() {
     assert_eq!(run(&trace.options, 1, 1).found.first().map(|f| f.violation.rule), Some(4));
 }
 
+/// The whole fleet layer before the engines: what it is there for is met, and nothing is broken.
 #[test]
-fn fleet_only() {
+fn no_rule_is_broken_with_budgets_breakers_stops_and_new_policies() {
+    let (seed, runs) = first_seed();
+    let options = SimulateOptions { part: Part::Fleet, ..small(seed) };
+    let report = run(&options, runs, 2);
+    let shown = serde_json::to_string_pretty(&report).unwrap();
+    assert!(report.is_clean(), "{shown}");
+    let f = &report.fleet;
+    assert!(f.runs > 40 && f.waits > 20 && f.budgets.taken > 30, "too tame: {shown}");
+    assert!(f.budgets.to_the_limit > 10, "no budget was ever full: {shown}");
+    assert!(f.trips > 1 && f.stops > 1 && f.releases > 2 && f.policies > 2, "too tame: {shown}");
+}
+
+#[test]
+fn a_site_is_shrunk_to_the_fewest_things_that_show_a_finding() {
     let options =
-        SimulateOptions { part: engine_testkit::simulate::Part::Fleet, ..SimulateOptions::default() };
-    let began = std::time::Instant::now();
-    let report = run(&options, std::env::var("FB").map_or(3, |v| v.parse().unwrap()), 1);
-    println!("{}", serde_json::to_string_pretty(&report).unwrap());
-    println!("{:?}", began.elapsed());
+        SimulateOptions { part: Part::Fleet, mutant: Some(Mutant::AdmitsAll), hours: 12, ..small(1) };
+    let report = run(&options, 1, 1);
+    let found = report.found.iter().find(|f| f.violation.rule == 10).expect("nobody noticed");
+    let trace = shrink(&options, found).unwrap().expect("it did not show itself again");
+    let items = trace.options.items.clone().unwrap();
+    assert!((1..=6).contains(&items.len()), "{items:?}");
+    assert_eq!(run(&trace.options, 1, 1).found.first().map(|f| f.violation.rule), Some(10));
 }

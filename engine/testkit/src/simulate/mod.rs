@@ -5,7 +5,6 @@
 //! virtual time jumps from event to event.
 
 mod agenda;
-mod careless;
 mod cases;
 pub mod fleet;
 mod many;
@@ -20,6 +19,7 @@ pub use many::{Progress, simulate_many};
 pub use report::{FleetReport, Found, Report};
 pub use shrink::{Trace, shrink};
 
+use crate::mutants::Mutant;
 use crate::time::{SimRuntime, Spawner, Stalled};
 use crate::warden::Warden;
 use crate::world::{KeepLog, Script, SimConfig, SimWorld};
@@ -53,9 +53,8 @@ pub struct SimulateOptions {
     pub part: Part,
     /// Of the part with the fleet layer, only what has these numbers happens.
     pub items: Option<Vec<usize>>,
-    /// Gives the engines a scheduler that shows them the node as it was some minutes ago, as a cache would: to see that
-    /// the rules find what comes of it.
-    pub careless: bool,
+    /// A guard that is broken on purpose, to see that the rules find what comes of it.
+    pub mutant: Option<Mutant>,
 }
 
 /// The two parts of each seed.
@@ -91,7 +90,7 @@ impl Default for SimulateOptions {
             deaths: Vec::new(),
             part: Part::Both,
             items: None,
-            careless: false,
+            mutant: None,
         }
     }
 }
@@ -142,7 +141,7 @@ pub async fn simulate(options: &SimulateOptions, progress: &Progress) -> Result<
     Ok(report)
 }
 
-fn playbook() -> Result<Arc<Playbook>, FindError> {
+pub(crate) fn playbook() -> Result<Arc<Playbook>, FindError> {
     Ok(Arc::new(Library::embedded().find(PLAYBOOK)?.clone()))
 }
 

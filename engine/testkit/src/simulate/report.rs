@@ -50,6 +50,9 @@ pub struct Report {
     pub fleet: FleetReport,
     /// Violations, by rule.
     pub violations: BTreeMap<u8, u64>,
+    /// The first violation of each rule.
+    #[serde(skip)]
+    pub first_of: BTreeMap<u8, Violation>,
     /// The first violations, with their seeds.
     pub found: Vec<Found>,
     /// Wall time of the simulations, added up over the threads, in seconds.
@@ -94,7 +97,7 @@ impl FleetReport {
 }
 
 /// Violations that are kept whole.
-pub(super) const FOUND: usize = 20;
+const FOUND: usize = 20;
 
 impl Report {
     /// Adds another report.
@@ -118,9 +121,23 @@ impl Report {
         for (rule, n) in other.violations {
             *self.violations.entry(rule).or_insert(0) += n;
         }
+        for (rule, violation) in other.first_of {
+            self.first_of.entry(rule).or_insert(violation);
+        }
         self.found.extend(other.found);
         self.found.sort_by_key(|f| (f.seed, f.part, f.violation.at));
         self.found.truncate(FOUND);
+    }
+
+    /// Takes in what broke a rule in one part of one seed.
+    pub(super) fn violated(&mut self, seed: u64, part: Part, all: Vec<Violation>) {
+        for violation in all {
+            *self.violations.entry(violation.rule).or_insert(0) += 1;
+            self.first_of.entry(violation.rule).or_insert_with(|| violation.clone());
+            if self.found.len() < FOUND {
+                self.found.push(Found { seed, part, violation });
+            }
+        }
     }
 
     /// Says whether no rule was broken.
@@ -163,12 +180,7 @@ pub(super) fn sum_up(
         thread_seconds: took.as_secs_f64(),
         ..Report::default()
     };
-    for violation in site.world.violations() {
-        *report.violations.entry(violation.rule).or_insert(0) += 1;
-        if report.found.len() < FOUND {
-            report.found.push(Found { seed: options.seed, part: Part::Engines, violation });
-        }
-    }
+    report.violated(options.seed, Part::Engines, site.world.violations());
     report
 }
 

@@ -3,10 +3,10 @@
 //! A process dies in a write or between two; everything it does is dropped, and a while later another one takes over.
 
 use super::SimulateOptions;
-use super::careless::Careless;
 use super::cases::{Case, Cases};
 use super::mortal::{Mortal, Mourner, mix};
 use crate::journal::Guarded;
+use crate::mutants::{self, Mutant};
 use crate::ports::{SimActuator, SimClock, SimScheduler};
 use crate::time::{Group, Spawner};
 use crate::warden::Warden;
@@ -46,7 +46,7 @@ pub(super) struct Site {
     pub(super) playbook: Arc<Playbook>,
     pub(super) cases: Cases,
     pub(super) seed: u64,
-    careless: bool,
+    mutant: Option<Mutant>,
     /// The journals of the two sites, as a person's command line opens them.
     pub(super) desks: [MemoryJournal; 2],
     render: Arc<dyn Render + Send + Sync>,
@@ -109,7 +109,7 @@ impl Site {
             playbook,
             cases: Cases::default(),
             seed: options.seed,
-            careless: options.careless,
+            mutant: options.mutant,
             desks: [MemoryJournal::passing(), MemoryJournal::passing()],
             render,
             me: me.clone(),
@@ -211,8 +211,8 @@ impl Site {
     fn for_case(&self, process: &Process, case: &Case) -> Engine {
         let mut engine = process.engine.clone();
         let honest = SimScheduler::for_node(&self.world, &case.node);
-        engine.ports.scheduler =
-            if self.careless { Arc::new(Careless::new(honest)) } else { Arc::new(honest) };
+        engine.ports.scheduler = mutants::scheduler(self.mutant, honest, &self.world);
+        engine.ports.actuator = mutants::actuator(self.mutant, SimActuator::new(&self.world), &self.world);
         let id = format!("{}-{}{}", case.name, process.index, case.next_attempt());
         engine.ports.ids = Arc::new(OneId(RunId::new(&id).unwrap_or_else(|_| RunId::unknown())));
         engine

@@ -20,7 +20,7 @@ pub use budget::{BudgetCounts, Limits};
 pub use config::{HiccupRates, KeepLog, LoadConfig, SimConfig, Timings};
 pub use gpu::Fault;
 pub use log::{LogEntry, Who};
-pub use rules::{NOT_EXERCISED, RULES, Violation};
+pub use rules::{RULES, Violation};
 pub use script::{Hiccup, PersonAction, Script, Trigger};
 pub use state::{RaceNote, ResetRecord, WorldCounts};
 
@@ -188,6 +188,24 @@ impl SimWorld {
     pub fn gpus_view(&self, node: &NodeName) -> Option<NodeGpus> {
         let w = self.lock();
         w.find(node).map(|n| w.view_gpus(n))
+    }
+
+    /// Shows a node's GPUs as its tools would if they did not hang: for mutants that make answers up.
+    pub(crate) fn gpus_behind_tools(&self, node: &NodeName) -> Option<NodeGpus> {
+        let mut w = self.lock();
+        let n = w.find(node)?;
+        let hang = std::mem::take(&mut w.nodes[n].tools.hang);
+        let seen = w.view_gpus(n);
+        w.nodes[n].tools.hang = hang;
+        Some(seen)
+    }
+
+    /// Sets a node DOWN in the name of the engine: for mutants whose drains do more than they say.
+    pub(crate) fn engine_sets_down(&self, node: &NodeName, reason: &str) {
+        let mut w = self.lock();
+        if let Some(n) = w.find(node) {
+            w.set_down(&Who::Engine, n, reason);
+        }
     }
 
     /// Shows the jobs on a node, finished ones included.

@@ -31,9 +31,6 @@ pub const RULES: [(u8, &str); 15] = [
     (15, "outside text is data"),
 ];
 
-/// The rules that nothing in a simulated world can break: no model has a say in one.
-pub const NOT_EXERCISED: [u8; 1] = [12];
-
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Violation {
@@ -173,6 +170,14 @@ impl Inner {
         let Some(open) = &self.intents else { return };
         let covers = |i: &OpenIntent| i.deed == deed && run.is_none_or(|r| r == i.run);
         if !open.get(&n).is_some_and(|list| list.iter().any(covers)) {
+            if self.shadows.contains_key(&n) {
+                self.violation(
+                    2,
+                    Some(n),
+                    format!("the engine did a {deed} while its run there is in shadow"),
+                );
+                return;
+            }
             self.violation(1, Some(n), format!("the engine did a {deed} that no open intent covers"));
         }
     }

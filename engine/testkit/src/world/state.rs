@@ -116,6 +116,8 @@ pub(crate) struct Inner {
     pub(crate) intents: Intents,
     /// The book of the budgets, in worlds where a policy stands before the engines.
     pub(crate) budgets: Option<BudgetBook>,
+    /// Nodes with runs in shadow that are not over, and how many.
+    pub(crate) shadows: BTreeMap<usize, u32>,
     /// Runs that were proposed so far.
     pub(crate) runs: u64,
     pub(crate) races: Vec<RaceNote>,
@@ -163,6 +165,7 @@ impl Inner {
             violations: Vec::new(),
             intents: None,
             budgets: None,
+            shadows: BTreeMap::new(),
             runs: 0,
             races: Vec::new(),
             race_count: 0,

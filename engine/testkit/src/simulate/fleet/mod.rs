@@ -5,13 +5,14 @@
 //! come close together, and beside the simulation of engines on as many nodes as wanted.
 
 mod agenda;
+mod model;
 mod office;
 mod people;
 mod shrink;
 mod stops;
 mod terms;
 
-use super::report::{FOUND, FleetReport, Found};
+use super::report::FleetReport;
 use super::{DRAIN, HISTORY, Progress, Report, SimulateError, SimulateOptions, playbook};
 use crate::time::{SimRuntime, Spawner};
 use crate::world::{KeepLog, Script, SimConfig, SimWorld};
@@ -84,7 +85,7 @@ async fn tell(
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ 0x7e25);
     let terms = Terms::draw(&mut rng, world);
     let render = Arc::new(Renderer::new());
-    let office = Office::open(world, spawner, playbook()?, render, options.seed, terms).await?;
+    let office = Office::open(world, spawner, playbook()?, render, options, terms).await?;
     let (mut incidents, mut people, mut policies) = (0, 0, 1);
     for (after, _, item) in items {
         let at = start.saturating_add(after).unwrap_or(Timestamp::MAX);
@@ -160,12 +161,7 @@ fn sum_up(options: &SimulateOptions, world: &SimWorld, told: &Told) -> Report {
         },
         ..Report::default()
     };
-    for violation in world.violations() {
-        *report.violations.entry(violation.rule).or_insert(0) += 1;
-        if report.found.len() < FOUND {
-            report.found.push(Found { seed: options.seed, part: super::Part::Fleet, violation });
-        }
-    }
+    report.violated(options.seed, super::Part::Fleet, world.violations());
     report
 }
 

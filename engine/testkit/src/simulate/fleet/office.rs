@@ -1,11 +1,14 @@
 //! The engines of a site with a policy: each with its intake, its dispatcher and its gate, as `serve` puts them together.
 //! Two share a journal; a third has one of its own on the same Slurm.
 
+use super::model::Model;
 use super::stops::Stops;
 use super::terms::Terms;
 use super::{AGENT, people};
 use crate::journal::Guarded;
+use crate::mutants::{self, Mutant};
 use crate::ports::{SeededIds, SimActuator, SimClock, SimScheduler};
+use crate::simulate::SimulateOptions;
 use crate::simulate::agenda::Incident;
 use crate::simulate::mortal::{Mortal, Mourner, mix};
 use crate::time::{Group, Spawner};
@@ -13,13 +16,13 @@ use crate::warden::Warden;
 use crate::world::SimWorld;
 use engine_core::incident::{IntakeRules, Scope, StormRules};
 use engine_core::model::{NodeName, RunId};
-use engine_core::plan::Render;
+use engine_core::plan::{Plan, Render};
 use engine_core::playbook::Playbook;
 use engine_core::run::{Event, EventKind, RunState};
 use engine_runtime::engine::{Engine, EngineConfig, Gate, Observer, Ports};
 use engine_runtime::fleet::{
-    ByFault, Dispatcher, DispatcherConfig, FleetError, FleetLog, FleetView, Intake, PolicyGate, SwitchGate,
-    shape_of,
+    ByFault, Dispatcher, DispatcherConfig, FleetError, FleetLog, FleetView, Intake, PolicyGate, Selection,
+    SwitchGate, shape_of,
 };
 use engine_runtime::journal::{Journal, MemoryJournal, Record};
 use engine_runtime::ports::{Clock, Spawn, Task};
@@ -65,6 +68,7 @@ pub(crate) struct Office {
     pub(super) warden: Arc<Warden>,
     pub(super) seed: u64,
     pub(super) journals: [MemoryJournal; 2],
+    mutant: Option<Mutant>,
     playbook: Arc<Playbook>,
     render: Arc<dyn Render + Send + Sync>,
     me: Weak<Office>,
@@ -81,6 +85,8 @@ struct State {
     stops: [Stops; 2],
     /// The last incident of each node.
     incidents: BTreeMap<NodeName, Incident>,
+    /// Every GPU that an alert was about.
+    alerted: BTreeSet<(NodeName, u32)>,
     open: usize,
     generation: u64,
     deaths_in_write: u64,
@@ -122,7 +128,7 @@ impl Office {
         spawner: &Spawner,
         playbook: Arc<Playbook>,
         render: Arc<dyn Render + Send + Sync>,
-        seed: u64,
+        options: &SimulateOptions,
         terms: Terms,
     ) -> Result<Arc<Self>, FleetError> {
         let office = Arc::new_cyclic(|me| Self {
@@ -130,7 +136,8 @@ impl Office {
             clock: SimClock::new(world),
             spawner: spawner.clone(),
             warden: Arc::new(Warden::new(world, config(String::new()).fact_max_age)),
-            seed,
+            seed: options.seed,
+            mutant: options.mutant,
             journals: [MemoryJournal::passing(), MemoryJournal::passing()],
             playbook,
             render,
@@ -174,7 +181,7 @@ impl Office {
         let generation = lock(&self.state).generation;
         let ports = Ports {
             scheduler: Arc::new(SimScheduler::new(&self.world)),
-            actuator: Arc::new(SimActuator::new(&self.world)),
+            actuator: mutants::actuator(self.mutant, SimActuator::new(&self.world), &self.world),
             telemetry: None,
             clock: Arc::clone(&clock),
             ids: Arc::new(SeededIds::new(generation)),
@@ -185,7 +192,7 @@ impl Office {
         let intake = Arc::new(Intake::new(Arc::clone(&log), IntakeRules::default(), storm));
         let view = Arc::new(FleetView::new(Arc::clone(&ports.scheduler), Arc::clone(&clock), terms.layout()));
         let switches = SwitchGate::new(Arc::clone(&log), Arc::clone(&intake));
-        let playbooks = ByFault::newest([&*self.playbook]);
+        let playbooks = ByFault::newest(mutants::decoy().iter().chain([&*self.playbook]));
         let gate: Arc<dyn Gate> = Arc::new(PolicyGate::new(
             switches,
             Arc::new(terms.policy.clone()),
@@ -194,9 +201,12 @@ impl Office {
             journal,
             clock,
         ));
-        let engine = Engine::new(ports, config(name), Arc::clone(&self.render))
-            .with_gate(gate)
+        let mut engine = Engine::new(ports, config(name), Arc::clone(&self.render))
+            .with_gate(mutants::gate(self.mutant, gate))
             .with_observer(Arc::new(bell));
+        if self.mutant == Some(Mutant::ActsInShadow) {
+            engine = engine.with_last_metre(Arc::new(mutants::Replaced));
+        }
         Ok(Parts { engine, log, intake, view, playbooks })
     }
 
@@ -213,7 +223,13 @@ impl Office {
         let journal = self.journals[journal_of(index)].reopen();
         let parts = self.parts(index, journal_of(index), &terms, name, Some(journal.clone())).await?;
         let spawn: Arc<dyn Spawn> = Arc::new(OfGroup(self.spawner.clone(), group));
-        let dispatcher = Dispatcher::new(
+        let selection = Selection {
+            selector: Arc::new(Model { seed: self.seed, clock: self.clock.clone() }),
+            settle: mutants::settled_by(self.mutant),
+            ..Selection::default()
+        };
+        let dispatcher = Dispatcher::selecting(
+            selection,
             parts.engine,
             Arc::clone(&parts.intake),
             parts.log,
@@ -313,6 +329,7 @@ impl Office {
         let mut state = lock(&self.state);
         state.open += 1;
         state.incidents.insert(node.clone(), incident.clone());
+        state.alerted.insert((node.clone(), incident.gpu));
     }
 
     pub(super) fn end_case(&self) {
@@ -350,6 +367,7 @@ impl Office {
             self.world.report(rule, Some(node), what);
         }
         match &event.kind {
+            EventKind::Proposed { plan, .. } => self.judge_choice(plan),
             EventKind::Deferred { .. } => lock(&self.state).deferred += 1,
             EventKind::Started { engine } => self.judge_start(engine, state),
             EventKind::ApprovalRequested { .. } | EventKind::ApprovalVoided { .. } => {
@@ -376,6 +394,21 @@ impl Office {
             let what = format!("a run began with the yes of {said_yes} of {} people", terms.people);
             self.world.report(11, Some(node), what);
         }
+    }
+
+    /// Rule 12: a run is of the playbook that is for the fault, and on a node and a GPU that an alert was about.
+    fn judge_choice(&self, plan: &Plan) {
+        let node = &plan.target.node;
+        let on = plan.target.gpu.as_ref().map(|g| g.index);
+        let struck = on.is_some_and(|gpu| lock(&self.state).alerted.contains(&(node.clone(), gpu)));
+        let what = if plan.playbook.id != self.playbook.reference.id {
+            format!("a run of {}, which is for another fault", plan.playbook)
+        } else if !struck {
+            format!("a run on GPU {on:?}, which no alert was about")
+        } else {
+            return;
+        };
+        self.world.report(12, Some(node), what);
     }
 
     fn hear_records(&self, place: usize, records: &[Record]) {

@@ -4,7 +4,9 @@ use super::NODES_PER_RACK;
 use crate::world::{Limits, SimWorld};
 use engine_core::digest::Digest;
 use engine_core::known::Known;
-use engine_core::policy::{Groups, Hosts, Layout, Period, Policy, RackSource, Racks, Rate, Share};
+use engine_core::policy::{
+    Groups, Hosts, Layout, Period, Policy, RackSource, Racks, Rate, Share, Stage, Stages,
+};
 use jiff::SignedDuration;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -37,6 +39,9 @@ impl Terms {
         }
         policy.attempts = Rate::new(rng.random_range(1..=4), Period::hours(24));
         policy.idle_gap = Period::new(SignedDuration::from_mins(rng.random_range(0..=60)));
+        if rng.random_bool(0.2) {
+            policy.stages = Stages([(super::super::PLAYBOOK.to_owned(), Stage::Shadow)].into());
+        }
         Self { digest: policy.digest().ok(), policy, limits, people }
     }
 
