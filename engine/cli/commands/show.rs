@@ -17,7 +17,7 @@ use engine_server::{Desk, Show};
 pub(crate) struct ShowArgs {
     /// The run, or the beginning of its id.
     run: String,
-    /// Also every fact behind each decision.
+    /// Also the facts behind each decision: all of the plan, then what conditions rest on and what had changed.
     #[arg(long)]
     facts: bool,
 }

@@ -4,7 +4,7 @@ use crate::known::{Cause, Known};
 use crate::value::Value;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a fact comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +98,16 @@ impl FactSet {
         self.0.extend(other.0);
     }
 
+    /// Returns what tells these facts from those of an earlier look: the facts named in `needed`, and those that were
+    /// observed since and have another value.
+    pub fn since(&self, earlier: &Self, needed: &BTreeSet<String>) -> Self {
+        let is_news = |name: &str, f: &Fact| {
+            earlier.get(name).is_none_or(|was| was.observed_at != f.observed_at && was.value != f.value)
+        };
+        let kept = self.0.iter().filter(|(name, f)| needed.contains(*name) || is_news(name, f));
+        Self(kept.map(|(name, f)| (name.clone(), f.clone())).collect())
+    }
+
     /// Turns every fact observed more than `limit` before `now` into unknown (rule 3).
     ///
     /// Facts of the request and of the engine do not age.
@@ -117,5 +127,35 @@ impl FactSet {
                 f.value = Known::unknown(cause, format!("observed {}", f.observed_at));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+    }
+
+    fn set(facts: &[(&str, i64, i64)]) -> FactSet {
+        let mut out = FactSet::default();
+        for (name, value, second) in facts {
+            out.set(*name, Known::Known(Value::Int(*value)), Source::Slurm, at(*second));
+        }
+        out
+    }
+
+    #[test]
+    fn what_is_new_is_what_is_needed_and_what_changed() {
+        let earlier = set(&[("needed", 1, 0), ("same", 1, 0), ("other", 1, 0), ("carried", 1, 0)]);
+        let mut now =
+            set(&[("needed", 1, 5), ("same", 1, 5), ("other", 2, 5), ("carried", 1, 0), ("first", 1, 5)]);
+        now.expire(at(100), SignedDuration::from_secs(97));
+        let needed = BTreeSet::from(["needed".to_owned()]);
+        let told = now.since(&earlier, &needed);
+        assert_eq!(told.iter().map(|(n, _)| n).collect::<Vec<_>>(), ["first", "needed", "other"]);
+        assert_eq!(now.value("carried").known(), None, "it only grew old: the plan has it with its time");
+        assert_eq!(told.get("other"), now.get("other"));
     }
 }

@@ -172,7 +172,8 @@ pub struct GuardReport {
     /// The conditions with their values.
     #[serde(default)]
     pub conditions: Vec<ConditionReport>,
-    /// The facts they were judged on.
+    /// The facts that the conditions of the plan rest on, and those that were no longer as when it was made: the others
+    /// are in the plan.
     #[serde(default)]
     pub facts: FactSet,
 }

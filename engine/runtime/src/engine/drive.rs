@@ -1,5 +1,6 @@
 //! Driving a run: do what `next` says until the run is over or waits for people.
 
+use super::guard::on_record;
 use super::{Engine, EngineError, Look, Pass, takes_more};
 use crate::actions::{Ctx, Performed, Prepared, performer};
 use crate::approval::Ticket;
@@ -220,6 +221,7 @@ impl Engine {
             return Ok(None);
         };
         let Prepared { report, foreign, transient, context } = prepared;
+        let report = on_record(state, effect, report);
         if !report.passed {
             let refused = EventKind::Refused { effect, guard: report, foreign, transient };
             self.record_following(state, refused).await?;

@@ -169,6 +169,16 @@ impl Engine {
     }
 }
 
+/// Brings what was looked at into the form that goes on record: the plan has the facts that have not changed since.
+pub(super) fn on_record(state: &RunState, effect: Effect, mut report: GuardReport) -> GuardReport {
+    let plan = &state.plan;
+    let when = state.step_of(effect).and_then(|s| s.when.as_ref());
+    let needed =
+        plan.preconditions.iter().map(|p| &p.condition).chain(when).flat_map(|c| c.facts()).collect();
+    report.facts = report.facts.since(&plan.facts, &needed);
+    report
+}
+
 fn verdict(state: &RunState, look: &mut Look) -> Result<(), String> {
     if let Err(unknown) = look.situation.slurm_is_readable() {
         look.transient = true;
