@@ -15,6 +15,7 @@ mod fakes;
 mod house;
 mod journal;
 mod policy;
+mod server;
 mod suites;
 mod support;
 mod with_slurm;
