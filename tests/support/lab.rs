@@ -48,14 +48,21 @@ impl Lab {
     /// Starts a lab of many nodes behind one slurmd, for tests of size: they can be drained and resumed, and only the
     /// first can run jobs.
     pub(crate) fn emulated(nodes: usize) -> Self {
-        Self::start(nodes, &["--emulate"]).unwrap_or_else(|why| panic!("{why}"))
+        Self::start(nodes, &["--emulate"], &[]).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts a lab whose nodes run `hooks/health` every so many seconds.
+    pub(crate) fn looked_after(nodes: usize, seconds: u32) -> Self {
+        let seconds = seconds.to_string();
+        Self::start(nodes, &[], &[("SLURM_LAB_HEALTH_INTERVAL", &seconds)])
+            .unwrap_or_else(|why| panic!("{why}"))
     }
 
     fn try_up(nodes: usize) -> Result<Self, String> {
-        Self::start(nodes, &[])
+        Self::start(nodes, &[], &[])
     }
 
-    fn start(nodes: usize, how: &[&str]) -> Result<Self, String> {
+    fn start(nodes: usize, how: &[&str], env: &[(&str, &str)]) -> Result<Self, String> {
         let script = root().join("tests/lab/slurm-lab");
         let missing = run(Command::new(&script).arg("missing"), LIMIT);
         if missing.code != 0 {
@@ -72,6 +79,7 @@ impl Lab {
             .arg("hold")
             .args(how)
             .arg(nodes.to_string())
+            .envs(env.iter().copied())
             .env("SLURM_LAB_DIR", &dir)
             .env("SLURM_LAB_MESSAGE_TIMEOUT", if how.is_empty() { MESSAGE_TIMEOUT } else { "60" })
             .stdin(Stdio::piped())

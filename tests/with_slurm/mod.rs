@@ -3,6 +3,7 @@
 mod contract;
 mod crash;
 mod fleet;
+mod hook;
 mod hostile_input;
 mod main_job;
 mod people;

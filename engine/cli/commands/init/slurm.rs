@@ -87,7 +87,7 @@ fn lines(args: &SlurmArgs, found: Option<&Hooks>) -> String {
         }
     }
     out += &format!(
-        "# Only with prolog_fail in {}: a prolog that fails drains its node\n#Prolog={hook}\n\n",
+        "# Only with prolog_fail in {}:\n# a prolog that fails drains its node\n#Prolog={hook}\n\n",
         args.hook_config.display()
     );
     out += &format!("# once, on the controller; a trigger belongs to the user that slurmctld runs as\n");
