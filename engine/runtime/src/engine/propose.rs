@@ -13,7 +13,7 @@ use engine_core::playbook::{Playbook, TargetKind};
 use engine_core::policy::{Outcome, Stage};
 use engine_core::run::{Actor, End, EventKind, RunState};
 use engine_core::value::Value;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
 /// The alert behind a request.
@@ -203,7 +203,10 @@ impl Engine {
 fn request_facts(facts: &mut FactSet, alert: &Alert, now: Timestamp) {
     facts.set("alert.id", Known::Known(Value::Text(alert.id.clone())), Source::Request, now);
     if let Some(seen) = alert.last_seen {
-        let age = now.duration_since(seen);
+        // The journal keeps lengths of time to the millisecond, and takes none that it would not give back.
+        let age = SignedDuration::from_millis(
+            i64::try_from(now.duration_since(seen).as_millis()).unwrap_or(i64::MAX),
+        );
         facts.set("alert.age", Known::Known(Value::Duration(age)), Source::Engine, now);
     }
 }

@@ -9,17 +9,22 @@ use engine_core::run::{Actor, End, Refusal, RunState, Status};
 use engine_playbook::Library;
 use engine_runtime::engine::{Alert, Pass, ProposeRequest};
 use engine_runtime::journal::Journal;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
 /// A plan that a dispatcher made and has not given to its incident.
 async fn unlinked(s: &Scene, node: usize) -> RunState {
+    seen(s, node, s.clock_now()).await
+}
+
+async fn seen(s: &Scene, node: usize, last_seen: Timestamp) -> RunState {
     let library = Library::embedded();
     let request = ProposeRequest {
         playbook: library.find("dcgm-ecc-drain-reset").unwrap(),
         node: s.node(node),
         gpu: Some("2".into()),
         params: BTreeMap::new(),
-        alert: Alert { id: "A-1".into(), last_seen: Some(s.clock_now()) },
+        alert: Alert { id: "A-1".into(), last_seen: Some(last_seen) },
         initiator: Actor::engine("dispatcher"),
     };
     let proposal = s.engine.plan(request).await.unwrap();
@@ -174,4 +179,18 @@ async fn a_lock_of_a_dead_engine_is_freed_with_its_claim() {
             assert!(third.journal.claim(&dies.run).await.unwrap(), "though engine-2 lives");
         })
         .await;
+}
+
+/// Real clocks do not tick in whole milliseconds; a plan for an alert of any age is one that the journal takes.
+#[tokio::test]
+async fn the_age_of_an_alert_may_be_any_fraction_of_a_second() {
+    let s = Scene::new(8).await;
+    s.break_gpu(3);
+    s.alone(async {
+        for nanos in [0, 1, 999_999, 1_234_567_891, -5_000_001] {
+            let state = seen(&s, 3, s.clock_now() - SignedDuration::from_nanos(nanos)).await;
+            assert_eq!(state.status, Status::AwaitingApproval, "{nanos}");
+        }
+    })
+    .await;
 }
