@@ -419,4 +419,13 @@ mod tests {
         let line = check_line("check mount path=\"/a b#c\" # the odd one").unwrap();
         assert_eq!(line.name, "mount:/a b#c");
     }
+
+    proptest::proptest! {
+        /// Whatever stands in the file, it is read to its end, and a mistake names a line that is there.
+        #[test]
+        fn any_text_is_read_to_its_end(text in "(?s)(check |mount |path=/|=|\"|#|\n|deadline = 2s|.){0,60}") {
+            let (_, wrong) = parse(&text);
+            proptest::prop_assert!(wrong.iter().all(|(n, _)| *n >= 1 && *n <= text.lines().count()));
+        }
+    }
 }

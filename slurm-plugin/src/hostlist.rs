@@ -83,4 +83,15 @@ mod tests {
         assert_eq!(expand("n[0-18446744073709551615]", 100), None);
         assert_eq!(expand("n[1-60],m[1-60]", 100), None);
     }
+
+    proptest::proptest! {
+        /// Any text is expanded within the bound, or not at all.
+        #[test]
+        fn any_text_stays_within_the_bound(text in "([a-z]{1,3}|[0-9]{1,3}|\\[|\\]|-|,){0,24}") {
+            if let Some(names) = expand(&text, 50) {
+                proptest::prop_assert!(names.len() <= 50);
+                proptest::prop_assert!(names.iter().all(|n| !n.contains(['[', ']', ','])));
+            }
+        }
+    }
 }

@@ -181,4 +181,14 @@ mod tests {
         let (state, why) = State::load(dir.path());
         assert!(state == State::default() && why.is_some());
     }
+
+    proptest::proptest! {
+        /// A file that anything happened to is one or none.
+        #[test]
+        fn any_text_is_a_state_or_none(text in "(slurmedic-hook state 1\n|C\t|V\t|a\tb\n|1\t|now\t|end [0-9]\n|\n|.){0,20}") {
+            if let Some(state) = State::parse(&text) {
+                proptest::prop_assert_eq!(State::parse(&state.text()), Some(state));
+            }
+        }
+    }
 }

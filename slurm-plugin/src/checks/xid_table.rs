@@ -286,4 +286,15 @@ mod tests {
             assert!(!from_kernel(line), "{line}");
         }
     }
+
+    proptest::proptest! {
+        /// No line makes it stumble, and what it names as a device is plain text.
+        #[test]
+        fn any_line_is_read(line in "(NVRM: |Xid \\(|SXid \\(|PCI:|0000:1b:00|\\): |[0-9]{1,12}|, |GPU |.){0,20}") {
+            from_kernel(&line);
+            if let Some(l) = read(&line) {
+                proptest::prop_assert!(l.device.chars().all(|c| c.is_ascii_alphanumeric() || ":.-".contains(c)));
+            }
+        }
+    }
 }

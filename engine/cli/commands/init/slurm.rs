@@ -90,7 +90,7 @@ fn lines(args: &SlurmArgs, found: Option<&Hooks>) -> String {
         "# Only with prolog_fail in {}:\n# a prolog that fails drains its node\n#Prolog={hook}\n\n",
         args.hook_config.display()
     );
-    out += &format!("# once, on the controller; a trigger belongs to the user that slurmctld runs as\n");
+    out += "# once, on the controller; a trigger belongs to the user that slurmctld runs as\n";
     for event in TRIGGERS {
         out += &format!(
             "ln -sf {} {hook}-{event}\nrunuser -u {user} -- strigger --set --node --{event} --flags=PERM \\\n  --program={hook}-{event}\n",
