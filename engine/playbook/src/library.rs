@@ -330,6 +330,11 @@ impl Library {
         self.proven.check(playbook)
     }
 
+    /// Counts the playbooks that had to be explored so far: none twice, and none that is built in.
+    pub fn explored(&self) -> u64 {
+        self.proven.explored()
+    }
+
     /// Checks every playbook, for an engine that chooses among them by itself. Those that are refused become files with
     /// errors.
     #[must_use]

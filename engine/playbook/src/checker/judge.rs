@@ -1,14 +1,19 @@
 //! The judge: the rules on what happened alone. It keeps its own books and shares no code with the fold; only the
 //! catalogue of actions says what an action is.
+//!
+//! The tests of the core have a judge that is much like it, in `run_machine`. They are two on purpose. The core cannot
+//! know this crate; its judge hears the events of any plan, also of those that no playbook makes, and knows no node. This
+//! one knows the node and what a person did to it. A mistake in one of them shows in the other's tests.
+
+mod begins;
+mod ends;
 
 use super::effects::{class, effect_code, gives_back, limit, step_of, takes_out};
-use super::node::{Looked, leaves, looks_right};
+use super::node::{Looked, leaves};
 use super::rule::{Broken, Holds, Rule, hold};
 use super::world::{Mark, World};
-use engine_core::action::Undo;
 use engine_core::digest::Digest;
 use engine_core::plan::{Plan, PlannedStep};
-use engine_core::playbook::Ends;
 use engine_core::run::{Effect, End, Event, EventKind, OutcomeKind, Resolution, RunState};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -325,119 +330,6 @@ impl Judge {
         )
     }
 
-    /// What must hold before an effect is even looked at.
-    fn may_be_looked_at(&self, effect: Effect) -> Holds {
-        if matches!(effect, Effect::Lock | Effect::Unlock) {
-            return Ok(());
-        }
-        let locked = self.verdict(Effect::Lock) == Some(Verdict::Applied);
-        hold(Rule::Lock, locked, "the node is not locked")?;
-        let unlocking = self.books.contains_key(&Effect::Unlock);
-        hold(Rule::Lock, !unlocking, "the lock is being given back already")?;
-        let Effect::Step(i) = effect else { return Ok(()) };
-        let before = (0..i).all(|j| self.verdict(Effect::Step(j)) == Some(Verdict::Applied));
-        hold(Rule::Guard, before, "the step before it is not done")
-    }
-
-    fn counts(&mut self, effect: Effect, attempt: Option<u32>, plan: &Plan) -> Holds {
-        let limit = limit(plan, effect);
-        let b = self.books.entry(effect).or_insert(Book {
-            verdict: Verdict::Not,
-            attempts: 0,
-            intents: 0,
-            retry: true,
-        });
-        hold(Rule::End, b.retry, "it is attempted again without a retry on record")?;
-        b.retry = false;
-        b.attempts += 1;
-        b.intents += u32::from(attempt.is_some());
-        let b = *b;
-        hold(Rule::End, attempt.is_none_or(|a| a == b.attempts), "attempts are counted with a gap")?;
-        hold(Rule::End, b.attempts <= limit, "it is attempted more often than allowed")
-    }
-
-    fn begins(
-        &mut self,
-        effect: Effect,
-        attempt: u32,
-        slipped: bool,
-        plan: &Plan,
-        looked: Option<Looked>,
-        world: World,
-    ) -> Holds {
-        self.one_at_a_time()?;
-        hold(Rule::Approval, self.started, "something is begun before the run is started")?;
-        let first = !self.mutated(plan);
-        let step = step_of(plan, effect);
-        let disruptive = step.is_some_and(|s| class(s).needs_verification());
-        if disruptive {
-            let intents = self.books.get(&effect).map_or(0, |b| b.intents);
-            hold(Rule::End, intents == 0, "what disturbs the hardware is begun a second time")?;
-        }
-        self.counts(effect, Some(attempt), plan)?;
-        let giving_back = effect == Effect::Unlock;
-        hold(
-            Rule::Person,
-            !self.foreign || giving_back,
-            "somebody else changed the node, and the run does more than give its lock back",
-        )?;
-        self.may_be_looked_at(effect)?;
-        match effect {
-            Effect::Lock => {
-                hold(Rule::Promise, !self.cancelled || slipped, "a lock is taken after a cancel")?;
-            }
-            Effect::Unlock => {
-                hold(Rule::Lock, self.may_be_done(Effect::Lock), "a lock is given back that is not ours")?;
-            }
-            Effect::Step(_) => {
-                hold(Rule::WayBack, !self.rolling_back, "a forward step is begun on the way back")?;
-                hold(Rule::Promise, !self.cancelled || slipped, "a forward step is begun after a cancel")?;
-            }
-            Effect::Undo(i) => {
-                hold(Rule::WayBack, self.rolling_back, "something is undone and no way back was begun")?;
-                hold(Rule::WayBack, self.is_due(i, plan), "something is undone that was never done")?;
-            }
-            Effect::Hold => {
-                hold(Rule::WayBack, self.rolling_back, "the node is held and no way back was begun")?;
-            }
-        }
-        if let Some(looked) = looked.filter(|_| !giving_back) {
-            looks_right(effect, looked, first, step, world)?;
-        }
-        if gives_back(plan, effect) {
-            hold(
-                Rule::Unverified,
-                !self.unproven,
-                "the node is given back, and no verification passed after the last disruptive step",
-            )?;
-        }
-        self.unproven |= disruptive;
-        self.set(effect, Verdict::Open);
-        Ok(())
-    }
-
-    /// Says whether a step of the way back takes back something that stands, or may stand.
-    fn is_due(&self, undo: usize, plan: &Plan) -> bool {
-        let Some(name) = plan.rollback.get(undo).map(|s| &s.action) else { return false };
-        let mut due = false;
-        for (i, s) in plan.steps.iter().enumerate() {
-            let e = Effect::Step(i);
-            if s.spec().is_some_and(|s| matches!(s.undo, Undo::Action(u) if u == name)) {
-                due |= self.may_be_done(e);
-            }
-            if s.action == *name && self.verdict(e) == Some(Verdict::Applied) {
-                due = false;
-            }
-        }
-        let again = plan
-            .rollback
-            .iter()
-            .take(undo)
-            .enumerate()
-            .any(|(j, r)| r.action == *name && self.verdict(Effect::Undo(j)) == Some(Verdict::Applied));
-        due && !again
-    }
-
     fn set(&mut self, effect: Effect, verdict: Verdict) {
         if let Some(b) = self.books.get_mut(&effect) {
             b.verdict = verdict;
@@ -457,61 +349,5 @@ impl Judge {
     fn somebody(&mut self, effect: Effect) {
         self.set(effect, Verdict::Maybe);
         self.foreign |= effect != Effect::Unlock;
-    }
-
-    /// What the events must say for an end.
-    fn ends(&self, end: End, slipped: bool, plan: &Plan) -> Holds {
-        self.one_at_a_time()?;
-        let all = self.all_done(plan);
-        let mutated = self.mutated(plan);
-        if self.may_be_done(Effect::Lock) {
-            let tried = self.books.contains_key(&Effect::Unlock);
-            hold(Rule::Lock, tried, "the run ends and its lock stays on the node")?;
-        }
-        if self.foreign {
-            let fits = end == End::HandedOver;
-            hold(Rule::Person, fits, "somebody else changed the node, and the run is not handed over")?;
-        }
-        if self.cancelled && !slipped && !all && !self.foreign {
-            let fits = if mutated || self.rolling_back {
-                matches!(end, End::RolledBack | End::Held | End::Stuck)
-            } else {
-                // A run that had ended its forward way before the cancel may say why instead.
-                matches!(end, End::Cancelled | End::Rejected)
-            };
-            hold(Rule::Promise, fits, "a cancelled run neither ends cancelled nor goes back")?;
-        }
-        match end {
-            End::Succeeded => {
-                let done = self.started && all && !self.rolling_back;
-                hold(Rule::Promise, done, "the run ends well and not every step is done")?;
-                let fit = !self.unproven || plan.ends == Ends::Drained && self.out;
-                hold(Rule::Unverified, fit, "the run ends well and the node is not proven healthy")
-            }
-            End::Rejected | End::Cancelled | End::Shadowed => {
-                hold(
-                    Rule::Promise,
-                    end != End::Cancelled || self.cancelled,
-                    "the run ends cancelled, and nobody cancelled",
-                )?;
-                let why = "the run changed, or may have changed, the node and ends as if it had not";
-                hold(Rule::WayBack, !mutated, why)
-            }
-            End::RolledBack => {
-                hold(Rule::WayBack, self.rolling_back, "rolled back without a way back")?;
-                hold(Rule::WayBack, !self.out, "rolled back, and our drain is, or may be, left")?;
-                hold(Rule::Unverified, !self.unproven, "rolled back after a disruptive step without proof")
-            }
-            End::Held => {
-                let held = self.verdict(Effect::Hold) == Some(Verdict::Applied) && self.out;
-                hold(Rule::WayBack, held, "held, and our reason is not on the drained node")
-            }
-            End::HandedOver => hold(Rule::Person, self.foreign, "handed over, and nobody changed the node"),
-            End::Stuck => {
-                let tried = self.books.contains_key(&Effect::Hold)
-                    && self.verdict(Effect::Hold) != Some(Verdict::Applied);
-                hold(Rule::WayBack, tried, "stuck, and holding the node was not tried in vain")
-            }
-        }
     }
 }
