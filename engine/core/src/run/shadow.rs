@@ -94,7 +94,7 @@ pub(super) fn next(state: &RunState) -> Next {
     };
     Next::Finish {
         end: End::Shadowed,
-        why: format!("in shadow, so nothing was changed; {what}"),
+        why: format!("nothing was changed; {what}"),
         next_step: format!("a person decides about {}", state.plan.target.node),
     }
 }
