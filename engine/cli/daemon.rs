@@ -71,7 +71,10 @@ impl Daemon {
             Health::new(Arc::clone(&engine.ports.journal), Arc::new(SystemClock), turn_limit, SLURM_LIMIT);
         let tokens = match &config.server.tokens {
             None => None,
-            Some(path) => Some(TokenStore::open(path.clone()).map_err(|e| wrong("server.tokens", e))?),
+            Some(path) => {
+                let store = TokenStore::open(path.clone()).map_err(|e| wrong("server.tokens", e))?;
+                Some(Arc::new(store))
+            }
         };
         let policy = Arc::clone(&site.policy);
         let from = config.policy.path.as_deref().map(shown);

@@ -94,10 +94,10 @@ static STEP_SECONDS: Family = family(
     &["action", "outcome"],
 );
 static COST: Family = family(
-    "slurmedic_run_cost_gpu_hours",
+    "slurmedic_run_cost_gpu_seconds",
     Kind::Counter,
-    "",
-    "GPU-hours that begun runs were reckoned to take from the queue, the least and the most.",
+    "seconds",
+    "GPU time that begun runs were reckoned to take from the queue, the least and the most.",
     &["bound"],
 );
 static RELOADS: Family =
@@ -205,8 +205,8 @@ pub enum Happening {
         run: String,
         /// Its node.
         node: String,
-        /// GPU-hours that it takes from the queue, at least and at most, as far as known.
-        gpu_hours: (Option<f64>, Option<f64>),
+        /// GPU-seconds that it takes from the queue, at least and at most, as far as known.
+        gpu_seconds: (Option<f64>, Option<f64>),
     },
     /// A run ended.
     RunEnded {
@@ -289,11 +289,15 @@ fn log(happening: &Happening) {
         Happening::Answered { face, route, method, status, seconds } => {
             tracing::debug!(event = "answered", face, %route, %method, status, seconds);
         }
-        Happening::Refused { kind: ProblemKind::TooOften, who, why } => {
-            tracing::debug!(event = "refused", who, why);
-        }
-        Happening::Refused { kind, who, why } => tracing::warn!(event = "refused", ?kind, who, why),
-        Happening::TurnedAway { face, who } => tracing::warn!(event = "turned_away", face, who),
+        // What a stranger can cause as often as they like is told quietly; guesses are slowed down, so they are told.
+        Happening::Refused { kind, who, why } => match kind {
+            ProblemKind::Unauthenticated
+            | ProblemKind::NotPermitted
+            | ProblemKind::Busy
+            | ProblemKind::Failed => tracing::warn!(event = "refused", ?kind, who, why),
+            _ => tracing::debug!(event = "refused", ?kind, who, why),
+        },
+        Happening::TurnedAway { face, who } => tracing::debug!(event = "turned_away", face, who),
         Happening::Heard { source, by_word, first_refused: None } => {
             tracing::info!(event = "heard", source, ?by_word);
         }
@@ -307,8 +311,8 @@ fn log(happening: &Happening) {
         Happening::RunProposed { run, playbook, node } => {
             tracing::info!(event = "run_proposed", run, playbook, node);
         }
-        Happening::RunBegun { run, node, gpu_hours } => {
-            tracing::info!(event = "run_begun", run, node, least = ?gpu_hours.0, most = ?gpu_hours.1);
+        Happening::RunBegun { run, node, gpu_seconds } => {
+            tracing::info!(event = "run_begun", run, node, least = ?gpu_seconds.0, most = ?gpu_seconds.1);
         }
         Happening::RunEnded { run, playbook, node, end, why, seconds } => {
             tracing::info!(event = "run_ended", run, playbook, node, end, why, seconds);
@@ -344,10 +348,10 @@ fn count(happening: &Happening, m: &Metrics) {
         Happening::NotHeard { source, .. } => m.add(&POSTS, &[source, "refused"], 1.0),
         Happening::Decided { deed, .. } => m.add(&DECISIONS, &[deed], 1.0),
         Happening::RunProposed { playbook, .. } => m.add(&PROPOSED, &[playbook], 1.0),
-        Happening::RunBegun { gpu_hours, .. } => {
-            for (bound, hours) in [("least", gpu_hours.0), ("most", gpu_hours.1)] {
-                if let Some(hours) = hours {
-                    m.add(&COST, &[bound], hours);
+        Happening::RunBegun { gpu_seconds, .. } => {
+            for (bound, seconds) in [("least", gpu_seconds.0), ("most", gpu_seconds.1)] {
+                if let Some(seconds) = seconds {
+                    m.add(&COST, &[bound], seconds);
                 }
             }
         }

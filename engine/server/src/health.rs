@@ -7,8 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// How long a look at the journal serves.
+const LOOK_AGE: Duration = Duration::from_secs(1);
 /// How long a write to the journal may take before it counts as not possible.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -24,6 +26,8 @@ pub struct Health {
     turns: AtomicU64,
     slurm_limit: SignedDuration,
     turn_limit: SignedDuration,
+    /// The last look at the journal: whoever asks often does not write often.
+    journal_was: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 /// How the parts are.
@@ -60,6 +64,7 @@ impl Health {
             turns: AtomicU64::new(0),
             slurm_limit,
             turn_limit,
+            journal_was: tokio::sync::Mutex::default(),
         }
     }
 
@@ -94,6 +99,25 @@ impl Health {
         self.clock.now().duration_since(time(at).unwrap_or(self.started))
     }
 
+    async fn journal_is_writable(&self) -> Result<(), String> {
+        let mut was = self.journal_was.lock().await;
+        if let Some((at, known)) = &*was
+            && at.elapsed() < LOOK_AGE
+        {
+            return known.clone();
+        }
+        // Nothing is held by nobody: the write takes the journal's lock and changes nothing.
+        let nobody = RunId::unknown();
+        let probe = self.journal.drop_all_leases(&nobody);
+        let is = match tokio::time::timeout(WRITE_LIMIT, probe).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("a write took more than {} s", WRITE_LIMIT.as_secs())),
+        };
+        *was = Some((Instant::now(), is.clone()));
+        is
+    }
+
     /// Looks at every part. The journal is written to without changing it.
     pub async fn report(&self) -> HealthReport {
         let dispatcher = if self.turns() {
@@ -106,13 +130,7 @@ impl Health {
             Some(_) if self.age_of(&self.slurm) <= self.slurm_limit => Ok(()),
             Some(at) => Err(format!("the cluster was last read at {at}")),
         };
-        let nobody = RunId::unknown();
-        let probe = self.journal.drop_all_leases(&nobody);
-        let journal = match tokio::time::timeout(WRITE_LIMIT, probe).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(e.to_string()),
-            Err(_) => Err(format!("a write took more than {} s", WRITE_LIMIT.as_secs())),
-        };
+        let journal = self.journal_is_writable().await;
         let ready = dispatcher.is_ok() && slurm.is_ok() && journal.is_ok();
         HealthReport { format: "slurmedic/ready/1".to_owned(), ready, dispatcher, journal, slurm }
     }
@@ -122,5 +140,47 @@ fn time(at: &AtomicI64) -> Option<Timestamp> {
     match at.load(Ordering::Relaxed) {
         0 => None,
         s => Timestamp::from_second(s).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use engine_runtime::journal::MemoryJournal;
+    use std::sync::Mutex;
+
+    #[derive(Debug)]
+    struct Hand(Mutex<Timestamp>);
+
+    #[async_trait]
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            *self.0.lock().unwrap()
+        }
+
+        async fn sleep(&self, _: SignedDuration) {}
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_silent_for_too_long_is_named() {
+        let clock = Arc::new(Hand(Mutex::new("2026-01-05T12:00:00Z".parse().unwrap())));
+        let pass = |s: i64| *clock.0.lock().unwrap() += SignedDuration::from_secs(s);
+        let (turn, slurm) = (SignedDuration::from_secs(60), SignedDuration::from_secs(200));
+        let health = Health::new(Arc::new(MemoryJournal::new()), clock.clone(), turn, slurm);
+        let first = health.report().await;
+        assert!(!first.ready && first.slurm.is_err(), "the cluster was not read yet: {first:?}");
+        health.slurm_answered();
+        health.turned(1);
+        assert!(health.report().await.ready);
+        pass(61);
+        health.turned(1);
+        let stuck = health.report().await;
+        assert!(stuck.dispatcher.is_err() && stuck.slurm.is_ok() && !health.turns(), "{stuck:?}");
+        health.turned(2);
+        pass(140);
+        health.turned(3);
+        let silent = health.report().await;
+        assert!(silent.dispatcher.is_ok() && silent.slurm.unwrap_err().contains("last read at"));
     }
 }

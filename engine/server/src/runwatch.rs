@@ -58,14 +58,14 @@ impl Observer for RunWatch {
                 self.telemetry.tell(&Happening::RunProposed { run, playbook, node });
             }
             EventKind::Started { .. } => {
-                let hours = |minutes: &Known<u64>| match minutes {
-                    Known::Known(m) => Some(*m as f64 / 60.0),
+                let of = |minutes: &Known<u64>| match minutes {
+                    Known::Known(m) => Some(*m as f64 * 60.0),
                     Known::Unknown(_) => None,
                 };
                 let cost = state.plan.cost.as_ref();
-                let gpu_hours =
-                    cost.map_or((None, None), |c| (hours(&c.gpu_minutes_least), hours(&c.gpu_minutes_most)));
-                self.telemetry.tell(&Happening::RunBegun { run, node, gpu_hours });
+                let gpu_seconds =
+                    cost.map_or((None, None), |c| (of(&c.gpu_minutes_least), of(&c.gpu_minutes_most)));
+                self.telemetry.tell(&Happening::RunBegun { run, node, gpu_seconds });
             }
             EventKind::Intent { effect, .. } => {
                 let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,13 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, watch};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Bytes of a body for which one piece of room is taken.
+const ROOM: usize = 64 << 10;
+/// How long a body waits for room.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// The sources by name.
 pub type SourceTable = BTreeMap<String, Arc<Source>>;
@@ -46,7 +52,7 @@ pub struct Parts {
     /// The policy, for its budgets.
     pub policy: Arc<Current<Policy>>,
     /// Tokens, where the site has any.
-    pub tokens: Option<TokenStore>,
+    pub tokens: Option<Arc<TokenStore>>,
     /// Tickets, where the site has a key.
     pub tickets: Arc<Current<Option<TicketDesk>>>,
     /// Sources of alerts.
@@ -99,7 +105,7 @@ impl Server {
     pub fn new(parts: Parts) -> Arc<Self> {
         let refusals = f64::from(parts.limits.refusals);
         let refusals = Senders::new(Pace { size: refusals, per_second: refusals / 60.0 });
-        let bodies = Arc::new(Semaphore::new(parts.limits.body_memory >> 10));
+        let bodies = Arc::new(Semaphore::new(parts.limits.body_memory.div_ceil(ROOM)));
         Arc::new(Self { parts, refusals, bodies })
     }
 
@@ -145,7 +151,10 @@ impl Server {
                 let Some(store) = &self.parts.tokens else {
                     return Err(self.refused(peer, "this engine has no tokens: set server.tokens"));
                 };
-                match store.caller(&token, Timestamp::now()) {
+                // The file and the groups may lie on a slow disk or in a directory service.
+                let store = Arc::clone(store);
+                let looked = tokio::task::spawn_blocking(move || store.caller(&token, Timestamp::now()));
+                match looked.await.map_err(|e| Problem::failed("the token was not judged", &e))? {
                     Ok(Some(caller)) => Ok(caller),
                     Ok(None) => Err(self.refused(peer, "the token is not known, revoked or expired")),
                     Err(e) => {
@@ -172,6 +181,16 @@ impl Server {
         Problem::new(ProblemKind::Unauthenticated, why)
     }
 
+    /// Takes room for so many pieces of bodies, if there is some soon.
+    async fn room(&self, pieces: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+        let taking = Arc::clone(&self.bodies).acquire_many_owned(pieces);
+        match tokio::time::timeout(ROOM_WAIT, taking).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
     /// Reads a body up to a limit. What is longer is not kept, but read on for a while so that its sender hears the answer.
     pub(crate) async fn body(
         &self,
@@ -182,8 +201,8 @@ impl Server {
         let declared =
             headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let too_large = declared.is_some_and(|n: usize| n > limit);
-        let share = u32::try_from((declared.unwrap_or(limit).min(limit) >> 10) + 1).unwrap_or(u32::MAX);
-        let _room = self.bodies.acquire_many(share).await.map_err(|_| busy())?;
+        // Room is taken as the bytes come: whoever sends nothing holds nothing.
+        let mut room = self.room(1).await?;
         let mut read = Vec::new();
         let mut seen = 0_usize;
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -194,6 +213,10 @@ impl Server {
                 break;
             }
             if !too_large && seen <= limit {
+                let wanted = seen.div_ceil(ROOM);
+                if wanted > room.num_permits() {
+                    room.merge(self.room(wanted - room.num_permits()).await?);
+                }
                 read.extend_from_slice(&data);
             } else {
                 read = Vec::new();

@@ -196,6 +196,24 @@ async fn a_thousand_repeats_are_one_incident_and_two_posts_at_once_are_one_too()
     assert!(new);
 }
 
+#[tokio::test]
+async fn what_cannot_be_written_down_is_not_taken_and_comes_again() {
+    let rig = Rig::start(Setup::default()).await;
+    let auth = bearer(&rig.feeder());
+    let post = [("gpu012", "firing", rig.clock_now(), "a")];
+    rig.disk.is_full(true);
+    let (status, said) = feed(&rig, &auth, &post).await;
+    assert!(status >= 500, "a 5xx makes the sender try again: {status} {said}");
+    assert!(said["error"].as_str().unwrap().contains("no space left"), "{said}");
+    assert_eq!(rig.open().await, 0);
+    assert!(
+        rig.metric("slurmedic_alert_posts_total{source=\"alertmanager\",outcome=\"refused\"}").await >= 1.0
+    );
+    rig.disk.is_full(false);
+    assert_eq!(feed(&rig, &auth, &post).await.0, 200);
+    assert_eq!(rig.open().await, 1);
+}
+
 fn fast() -> std::collections::BTreeMap<String, SourceConfig> {
     let config = SourceConfig { posts_per_second: Some(1_000), ..SourceConfig::default() };
     [("alertmanager".to_owned(), config)].into()

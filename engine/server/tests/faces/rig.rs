@@ -7,7 +7,7 @@ use engine_core::policy::{Policy, Role, Roles};
 use engine_playbook::Renderer;
 use engine_runtime::engine::{Engine, EngineConfig, Ports, TimeIds};
 use engine_runtime::fleet::{FleetLog, Intake};
-use engine_runtime::journal::{Journal, MemoryJournal};
+use engine_runtime::journal::{Journal, JournalError, MemoryJournal, NewRecord, Record, StreamName};
 use engine_runtime::ports::Clock;
 use engine_runtime::system::SystemClock;
 use engine_server::sources::{Source, SourceConfig};
@@ -15,11 +15,13 @@ use engine_server::{
     Authority, Bound, Current, Desk, Health, Limits, Listen, NewToken, Parts, Server, ServerSettings,
     Telemetry, TicketDesk, TokenFile, TokenScope, TokenStore, bind_net, bind_socket, serve,
 };
+use engine_testkit::journal::{Guarded, Porter};
 use engine_testkit::ports::{SimActuator, SimScheduler};
 use engine_testkit::world::{SimConfig, SimWorld};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -47,6 +49,33 @@ impl Clock for HandClock {
     }
 }
 
+/// A disk that is full for a while.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flaky(Arc<AtomicBool>);
+
+impl Flaky {
+    pub(crate) fn is_full(&self, full: bool) {
+        self.0.store(full, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Porter for Flaky {
+    async fn append_records(
+        &self,
+        inner: &MemoryJournal,
+        stream: &StreamName,
+        after: Option<u64>,
+        at: Timestamp,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Record>, JournalError> {
+        if self.0.load(Ordering::SeqCst) {
+            return Err(JournalError::Store { doing: "written", source: "no space left".into() });
+        }
+        inner.append_records(stream, after, at, records).await
+    }
+}
+
 /// What differs from one test to another.
 #[derive(Default)]
 pub(crate) struct Setup {
@@ -64,7 +93,8 @@ pub(crate) struct Rig {
     pub(crate) clock: HandClock,
     pub(crate) intake: Arc<Intake>,
     pub(crate) log: Arc<FleetLog>,
-    pub(crate) journal: Arc<MemoryJournal>,
+    pub(crate) journal: Arc<Guarded<Flaky>>,
+    pub(crate) disk: Flaky,
     pub(crate) http: reqwest::Client,
     tokens: PathBuf,
     stop: watch::Sender<bool>,
@@ -75,7 +105,8 @@ impl Rig {
     pub(crate) async fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = HandClock(Arc::new(Mutex::new(Timestamp::now())));
-        let journal = Arc::new(MemoryJournal::new());
+        let disk = Flaky::default();
+        let journal = Arc::new(Guarded::new(MemoryJournal::new(), disk.clone()));
         let world = SimWorld::new(SimConfig::new(NODES, 1, clock.now()));
         let ports = Ports {
             scheduler: Arc::new(SimScheduler::new(&world)),
@@ -111,7 +142,7 @@ impl Rig {
                 Some("policy.yaml".to_owned()),
             )))),
             policy: Arc::new(Current::new(Arc::new(Policy::default()))),
-            tokens: Some(TokenStore::open(tokens.clone()).unwrap()),
+            tokens: Some(Arc::new(TokenStore::open(tokens.clone()).unwrap())),
             tickets: Arc::new(Current::new(Arc::new(setup.ticket_key.map(|k| TicketDesk::new(k).unwrap())))),
             sources: Arc::new(Current::new(Arc::new(sources.collect()))),
             open_metrics: setup.open_metrics,
@@ -130,7 +161,7 @@ impl Rig {
         tokio::spawn(async move { serve(&server, faces, stopped).await });
         let _ = rustls_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, socket, clock, intake, log, journal, http, tokens, stop, _dir: dir }
+        Self { url, socket, clock, intake, log, journal, disk, http, tokens, stop, _dir: dir }
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -213,7 +244,7 @@ impl Rig {
 
     /// Counts the records of the fleet's stream.
     pub(crate) async fn records(&self) -> u64 {
-        let name = engine_runtime::journal::StreamName::new("fleet").unwrap();
+        let name = StreamName::new("fleet").unwrap();
         self.journal.stream_length(&name).await.unwrap()
     }
 
