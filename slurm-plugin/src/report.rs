@@ -183,7 +183,10 @@ pub(crate) fn send(
         }
         let number = number as u32 + if kind == Kind::Event { 1_000 } else { 0 };
         match spool.put(kind, &lines, now, number) {
-            Ok(0) => {}
+            Ok(0) if config.engine.is_none() => {}
+            Ok(0) => {
+                troubles.push(format!("{}; reports wait in the spool", away.clone().unwrap_or_default()))
+            }
             Ok(dropped) => troubles.push(format!("the spool is full: {dropped} older reports were dropped")),
             Err(why) => {
                 let away = away.clone().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! `slurmedic-hook` as a real Slurm starts it: HealthCheckProgram, Prolog, Epilog, EpilogSlurmctld and a trigger.
 
-use crate::support::cmd::run;
+use crate::support::cmd::{Running, run};
 use crate::support::lab::{Lab, SETTLE};
 use crate::support::{eventually, read, scratch};
 use std::io::{Read as _, Write as _};
@@ -227,6 +227,55 @@ fn a_trigger_tells_which_node_went_down() {
     let text =
         site.await_alert("controller", &["node-not-responding", "\"node\":\"gpu002\"", "\"firing\":true"]);
     assert!(!text.contains("gpu001"), "{text}");
+}
+
+/// Over its socket as root, and over loopback with a signature: the two doors that the guide names.
+#[test]
+fn the_engine_that_serves_hears_the_hook() {
+    let site = Site::new(Lab::up(2));
+    let own = scratch("hook");
+    let dir = own.path().display().to_string();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let key = site.path("hook/key");
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let guide = read(crate::support::root().join("docs/guide/hooks.md"));
+    let source = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let source = source.replace("/etc/slurmedic/hook.key", &key.display().to_string());
+    let conf = format!(
+        "[journal]\npath = \"{dir}/journal.db\"\n[slurm]\nscontrol = \"{0}/scontrol\"\nsqueue = \"{0}/squeue\"\n\
+         slurm_conf = \"{1}\"\n[server]\nsocket = \"{dir}/engine.sock\"\nlisten = \"127.0.0.1:{port}\"\n{source}",
+        site.lab.bin().display(),
+        site.lab.conf().display()
+    );
+    std::fs::write(own.path().join("slurmedic.toml"), conf).unwrap();
+    let medic = |verb: &str| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_slurmedic"));
+        c.arg(verb).arg("--config").arg(own.path().join("slurmedic.toml")).env("NO_COLOR", "1");
+        c.env_remove("SLURMEDIC_JOURNAL");
+        c
+    };
+    let _serving = Running::start(&mut medic("serve"));
+    eventually("the engine answers", SETTLE, || {
+        std::os::unix::net::UnixStream::connect(own.path().join("engine.sock")).map_err(|e| e.to_string())
+    });
+    let check = "check gpus expect=9 dev=DIR proc=DIR\n";
+    site.configure("gpu001", &format!("engine = unix:{dir}/engine.sock\n{check}"));
+    site.configure(
+        "gpu002",
+        &format!(
+            "engine = http://127.0.0.1:{port}\nengine_path = /api/v1/alerts/hook\nsecret_file = DIR/key\n{check}"
+        ),
+    );
+    for node in ["gpu001", "gpu002"] {
+        let mut c = Command::new(site.path("hook/slurmedic-hook"));
+        c.arg("--config").arg(site.path(&format!("hook/{node}.conf"))).env("SLURMD_NODENAME", node);
+        let done = run(&mut c, SECONDS);
+        assert!(done.code == 0 && site.spooled(node).is_empty(), "{done}");
+        let open = run(&mut medic("incidents"), SETTLE).ok();
+        let told = open.lines().any(|l| l.contains(node) && l.contains("gpu-count-mismatch"));
+        assert!(told, "{node}: {open}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) struct SlurmArgs {
 }
 
 /// Links that tell the hook why a trigger fired.
-const TRIGGERS: [&str; 3] = ["down", "up", "drained"];
+const TRIGGERS: [&str; 2] = ["down", "up"];
 
 /// Runs `init slurm`.
 pub(crate) async fn run(args: &SlurmArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
@@ -71,21 +71,19 @@ fn lines(args: &SlurmArgs, found: Option<&Hooks>) -> String {
         "HealthCheckProgram={hook}\nHealthCheckInterval={}\n# ANY looks at drained nodes too, CYCLE spreads the looks over the interval\nHealthCheckNodeState=ANY,CYCLE\n",
         args.interval
     );
-    for (key, now, why) in [
-        ("Epilog", &found.epilog, "what a job left behind is seen when it ends"),
-        ("EpilogSlurmctld", &found.epilog_slurmctld, "the engine learns at once that a job ended"),
-    ] {
-        out += &format!("# {why}\n");
-        match now.iter().find(|p| **p != args.hook) {
-            Some(other) => {
-                out += &format!(
-                    "# {key} is {} now.\n# Call the hook at its end, `{hook} || true`, instead of\n#{key}={hook}\n",
-                    tame(&other.display().to_string())
-                );
-            }
-            None => out += &format!("{key}={hook}\n"),
+    out += "# what a job left behind is seen when it ends\n";
+    match found.epilog.iter().find(|p| **p != args.hook) {
+        Some(other) => {
+            out += &format!(
+                "# Epilog is {} now.\n# Call the hook at its end, `{hook} || true`, instead of\n#Epilog={hook}\n",
+                tame(&other.display().to_string())
+            );
         }
+        None => out += &format!("Epilog={hook}\n"),
     }
+    out += &format!(
+        "# Not needed, as the engine looks every few seconds: tells it that a job ended\n#EpilogSlurmctld={hook}\n"
+    );
     out += &format!(
         "# Only with prolog_fail in {}:\n# a prolog that fails drains its node\n#Prolog={hook}\n\n",
         args.hook_config.display()
@@ -168,15 +166,18 @@ fn judge(
         if any { Verdict::Ok } else { Verdict::Warn },
         if any { String::new() } else { "with ANY drained nodes are looked at too".to_owned() },
     );
-    for (what, programs) in [("Epilog", &found.epilog), ("EpilogSlurmctld", &found.epilog_slurmctld)] {
-        let (shown, verdict, advice) = if programs.contains(&args.hook) {
-            (list(programs), Verdict::Ok, String::new())
-        } else if programs.is_empty() {
-            ("not set".to_owned(), Verdict::Warn, format!("{what}={hook} tells the engine when jobs end"))
-        } else {
-            (list(programs), Verdict::Warn, format!("call {hook} from it to tell the engine when jobs end"))
-        };
-        add(what, shown, verdict, advice);
+    let (shown, verdict, advice) = if found.epilog.contains(&args.hook) {
+        (list(&found.epilog), Verdict::Ok, String::new())
+    } else if found.epilog.is_empty() {
+        let advice = format!("set Epilog={hook} to see what a job left behind when it ends");
+        ("not set".to_owned(), Verdict::Warn, advice)
+    } else {
+        let advice = format!("call {hook} at its end to see what a job left behind");
+        (list(&found.epilog), Verdict::Warn, advice)
+    };
+    add("Epilog", shown, verdict, advice);
+    if found.epilog_slurmctld.contains(&args.hook) {
+        add("EpilogSlurmctld", list(&found.epilog_slurmctld), Verdict::Ok, String::new());
     }
     match triggers {
         Known::Unknown(why) => add(
@@ -333,7 +334,7 @@ mod tests {
         let text = lines(&args(), Some(&found));
         assert!(text.contains("HealthCheckProgram is /usr/sbin/nhc now"), "{text}");
         assert!(text.contains("#Epilog=/usr/sbin/slurmedic-hook\n"), "{text}");
-        assert!(text.contains("\nEpilogSlurmctld=/usr/sbin/slurmedic-hook\n"), "{text}");
+        assert!(text.contains("\n#EpilogSlurmctld=/usr/sbin/slurmedic-hook\n"), "{text}");
         for line in text.lines().chain(lines(&args(), None).lines()) {
             assert!(line.chars().count() <= 80, "{line}");
         }
