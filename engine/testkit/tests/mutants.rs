@@ -1,5 +1,4 @@
 //! The mutation table: every rule's guard is broken on purpose, and each is found.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may stop at once, as tests do")]
 
 use engine_testkit::mutants::{Hunt, Mutant, hunt_all};
 use std::collections::BTreeSet;

@@ -145,7 +145,7 @@ impl Scene {
         };
         let journal = MemoryJournal::new();
         let play = async {
-            let (last, trouble) = stage.operate(&journal, twist).await;
+            let (last, trouble) = Box::pin(stage.operate(&journal, twist)).await;
             let trouble = match trouble {
                 Some(why) => Some(why),
                 None => stage.settle(twist).await,

@@ -200,7 +200,7 @@ pub(super) async fn handle(site: &Site, engine: &Engine, case: &Case, run: Optio
             Ok(rest) => go_on(site, engine, case, run, rest).await,
             Err(e) => Err(e),
         },
-        None => begin(site, engine, case).await,
+        None => Box::pin(begin(site, engine, case)).await,
     };
     // An engine that could not go on has left its run to the next one; a run with another engine is in good hands.
     match outcome {

@@ -1,6 +1,6 @@
 //! Many seeds on all cores: one thread each, with a runtime of its own.
 
-use super::{Report, SimulateError, SimulateOptions, simulate};
+use super::{Report, SimulateError, SimulateOptions, quiet, simulate};
 use jiff::SignedDuration;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -75,7 +75,7 @@ pub fn simulate_many(
 
 fn one(options: &SimulateOptions, progress: &Progress) -> Result<Report, SimulateError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(simulate(options, progress))
+    quiet(|| runtime.block_on(simulate(options, progress)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

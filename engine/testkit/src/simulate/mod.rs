@@ -128,6 +128,11 @@ const HISTORY: usize = 160;
 /// Time after the last fault in which everything must come to its end.
 const DRAIN: SignedDuration = SignedDuration::from_hours(60);
 
+/// Keeps what simulated engines would warn of from the log of this process: their troubles are the story's.
+fn quiet<T>(work: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), work)
+}
+
 /// Simulates one seed.
 pub async fn simulate(options: &SimulateOptions, progress: &Progress) -> Result<Report, SimulateError> {
     let mut report = Report { seeds: 1, ..Report::default() };

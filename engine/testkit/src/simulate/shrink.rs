@@ -1,6 +1,6 @@
 //! From a violation among ten thousand nodes to the smallest part of the simulation that still shows it.
 
-use super::{Found, Only, Part, Progress, Report, SimulateError, SimulateOptions, fleet, report, run};
+use super::{Found, Only, Part, Progress, Report, SimulateError, SimulateOptions, fleet, quiet, report, run};
 use crate::world::{LogEntry, Violation};
 use engine_core::model::NodeName;
 
@@ -65,7 +65,7 @@ fn attempt(
     found: &Found,
 ) -> Result<Tried, SimulateError> {
     let progress = Progress::default();
-    let (report, site, start): (Report, _, _) = runtime.block_on(run(options, &progress))?;
+    let (report, site, start): (Report, _, _) = quiet(|| runtime.block_on(run(options, &progress)))?;
     drop(report);
     let same = |v: &Violation| v.rule == found.violation.rule && v.node == found.violation.node;
     let Some(violation) = site.world.violations().into_iter().find(same) else { return Ok(None) };

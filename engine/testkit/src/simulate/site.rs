@@ -203,7 +203,7 @@ impl Site {
         let name = format!("engine {} on {}", process.index, case.node);
         self.spawner.spawn_in(process.group, name, async move {
             let _carrier = carrier;
-            super::cases::handle(&site, &engine, &case, run).await;
+            Box::pin(super::cases::handle(&site, &engine, &case, run)).await;
         });
     }
 

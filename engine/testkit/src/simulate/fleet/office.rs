@@ -238,7 +238,8 @@ impl Office {
             DispatcherConfig {
                 // Both processes of a site plan under one name, as two of one service do.
                 name: AGENT.to_owned(),
-                round: SignedDuration::from_secs(60),
+                round: SignedDuration::from_secs(90),
+                plan_again: SignedDuration::from_mins(10),
                 ..DispatcherConfig::default()
             },
         );
@@ -349,7 +350,7 @@ impl Office {
     pub(super) fn counted(&self) -> ([u64; 4], u64) {
         let state = lock(&self.state);
         let sum = |of: fn(&Stops) -> u64| state.stops.iter().map(of).sum();
-        ([sum(|s| s.trips), sum(|s| s.stops), sum(|s| s.releases), sum(|s| s.dropped)], state.deferred)
+        ([sum(|s| s.trips), sum(|s| s.by_people), sum(|s| s.releases), sum(|s| s.dropped)], state.deferred)
     }
 
     /// Returns how many engines died in a write and between two.
@@ -492,5 +493,5 @@ impl Mourner for Bell {
 }
 
 fn config(engine: String) -> EngineConfig {
-    EngineConfig { engine, poll: SignedDuration::from_secs(30), ..EngineConfig::default() }
+    EngineConfig { engine, poll: SignedDuration::from_mins(1), ..EngineConfig::default() }
 }

@@ -1,7 +1,7 @@
 //! From a violation at a site to the fewest things that have to happen for it.
 
 use super::{SimulateOptions, items, simulate};
-use crate::simulate::{Found, Part, Progress, SimulateError, Trace};
+use crate::simulate::{Found, Part, Progress, SimulateError, Trace, quiet};
 use crate::world::{LogEntry, Violation};
 
 /// Stories that are told at the most while one is narrowed down.
@@ -49,7 +49,7 @@ fn attempt(
     kept: &[usize],
 ) -> Result<Option<Trace>, SimulateError> {
     let options = SimulateOptions { items: Some(kept.to_vec()), ..whole.clone() };
-    let (_, world, office) = runtime.block_on(simulate(&options, &Progress::default()))?;
+    let (_, world, office) = quiet(|| runtime.block_on(simulate(&options, &Progress::default())))?;
     let same = |v: &Violation| v.rule == found.violation.rule;
     let Some(violation) = world.violations().into_iter().find(same) else { return Ok(None) };
     // A budget is about all nodes, so that the history of all is told.

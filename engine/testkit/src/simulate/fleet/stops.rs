@@ -15,7 +15,7 @@ const WINDOW: SignedDuration = SignedDuration::from_secs(1);
 pub(super) struct Stops {
     still: BTreeMap<Scope, (bool, Timestamp)>,
     pub(super) trips: u64,
-    pub(super) stops: u64,
+    pub(super) by_people: u64,
     pub(super) releases: u64,
     pub(super) dropped: u64,
 }
@@ -31,7 +31,7 @@ impl Stops {
                 return Some(scope);
             }
             FleetEvent::Stopped { scope, .. } => {
-                self.stops += 1;
+                self.by_people += 1;
                 self.still.entry(scope).or_insert((true, record.at));
             }
             FleetEvent::Released { scope, queued, .. } => {
