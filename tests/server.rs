@@ -360,6 +360,21 @@ fn the_service_manager_hears_ready_alive_reloading_and_stopping_and_the_log_is_j
 }
 
 #[test]
+fn a_stop_parks_what_waits_and_leaves_the_journal_whole() {
+    let site = Site::new();
+    let engine = site.serve(&["--journal", "j.db"], &[]);
+    engine.says("answers at http");
+    let run = site.waiting_run("gpu002");
+    engine.signal(nix::sys::signal::Signal::SIGTERM);
+    let (code, said) = engine.finish();
+    assert!(code == Some(0) && said.contains("stopping: nothing more is begun"), "{said}");
+    let whole = site.own(&["journal", "verify", "--journal", "j.db"]);
+    assert!(whole.code == 0 && whole.out.contains("the journal is whole"), "{whole}");
+    let waits = site.own(&["show", &run, "--journal", "j.db"]);
+    assert!(waits.out.contains("status    awaiting approval"), "{waits}");
+}
+
+#[test]
 fn two_engines_never_share_a_socket_and_a_dead_one_leaves_it_free() {
     let site = Site::new();
     let first = site.started();
@@ -424,7 +439,8 @@ fn alertmanager_and_a_scraper_come_with_tokens_made_at_the_terminal() {
 
 #[test]
 fn the_unit_starts_what_the_command_knows() {
-    let unit = fs::read_to_string(crate::support::root().join("packaging/systemd/slurmedic.service")).unwrap();
+    let unit =
+        fs::read_to_string(crate::support::root().join("packaging/systemd/slurmedic.service")).unwrap();
     let start = unit.lines().find_map(|l| l.strip_prefix("ExecStart=/usr/bin/slurmedic ")).unwrap();
     let mut words: Vec<&str> = start.split_whitespace().collect();
     words.push("--help");

@@ -169,7 +169,10 @@ impl Daemon {
                 source.heard_as(known);
             }
         }
-        let policy_is_new = *parts.policy.get() != *fresh.policy;
+        let known = parts.policy.get();
+        let policy_is_new = *known != *fresh.policy;
+        let times = |p: &Policy| (p.approvals.request_expires, p.approvals.approval_expires);
+        let times_are_new = times(&known) != times(&fresh.policy);
         self.fleet = self.fleet.anew(&site.engine.ports, Arc::clone(&fresh.policy), layout, &fresh.library);
         self.gate.set(Arc::clone(&self.fleet.gate) as Arc<dyn Gate>);
         self.playbooks.set(Arc::new(ByFault::newest(fresh.library.playbooks())));
@@ -182,7 +185,10 @@ impl Daemon {
         } else {
             "the policy is the same".to_owned()
         };
-        let needs = needs_restart(&self.running, &fresh.config);
+        let mut needs = needs_restart(&self.running, &fresh.config);
+        if times_are_new {
+            needs.push("the times of approvals");
+        }
         if !needs.is_empty() {
             said.push_str(&format!("; a restart is needed for {}", needs.join(", ")));
         }
@@ -239,6 +245,11 @@ fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
     let mut faces = fresh.server.clone();
     faces.sources.clone_from(&running.server.sources);
     faces.ticket_key.clone_from(&running.server.ticket_key);
+    // What is read anew where it is already in use.
+    if running.server.tls_certificate.is_some() && fresh.server.tls_certificate.is_some() {
+        faces.tls_certificate.clone_from(&running.server.tls_certificate);
+        faces.tls_key.clone_from(&running.server.tls_key);
+    }
     let differs = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
     [
         ("cluster", differs(&running.cluster, &fresh.cluster)),

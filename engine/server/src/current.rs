@@ -121,3 +121,26 @@ impl Playbooks for PlaybooksNow {
         self.0.get().find(reference)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine_runtime::engine::OpenGate;
+
+    #[test]
+    fn while_the_engine_stops_everything_waits_whatever_the_gate_says() {
+        let gate = GateNow::new(Arc::new(OpenGate));
+        assert_eq!(gate.parking(), None);
+        gate.park();
+        gate.set(Arc::new(OpenGate));
+        assert!(matches!(gate.parking(), Some(Pass::Wait { until: None, .. })));
+    }
+
+    #[test]
+    fn whoever_holds_the_old_value_keeps_it_and_others_get_the_new_one() {
+        let now = Current::new(Arc::new(1));
+        let old = now.get();
+        now.set(Arc::new(2));
+        assert_eq!((*old, *now.get()), (1, 2));
+    }
+}

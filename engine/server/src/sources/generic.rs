@@ -1,8 +1,8 @@
 //! Any JSON, by a mapping of the site: JSON pointers say where each part is.
 
-use super::{BadPost, each, json};
+use super::{BadPost, each, json, series};
 use crate::alerts::{Gathered, NotTaken};
-use engine_core::incident::{Alert, Fingerprint};
+use engine_core::incident::Alert;
 use engine_core::model::NodeName;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -82,7 +82,7 @@ fn entry(v: &Value, source: &str, at: &Pointers, now: Timestamp) -> Result<Alert
     let malformed = |why: String| NotTaken::new("malformed", why);
     Alert {
         source: source.to_owned(),
-        fingerprint: Fingerprint::new(&format!("{source}:{own}")).map_err(|e| malformed(e.to_string()))?,
+        fingerprint: series(source, &own)?,
         fault,
         node,
         gpu,

@@ -1,5 +1,6 @@
 //! From labels to an alert of ours, for sources that send labels: which label names the node, the GPU, the fault.
 
+use super::series;
 use crate::alerts::NotTaken;
 use engine_core::incident::{Alert, Fingerprint};
 use engine_core::model::NodeName;
@@ -117,8 +118,7 @@ fn fingerprint(said: &Said<'_>, labels: &Labels) -> Result<Fingerprint, NotTaken
         }
         crate::secret::hex(&hash.finalize()).chars().take(32).collect()
     });
-    let text = format!("{}:{own}", said.source);
-    Fingerprint::new(&text).map_err(|e| NotTaken::new("malformed", e.to_string()))
+    series(said.source, &own)
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ pub use signature::{BadSignature, Signing};
 pub use source::{Kind, Source, SourceConfig, SourceSettings};
 
 use crate::alerts::{Gathered, NotTaken};
+use engine_core::incident::Fingerprint;
+use engine_core::incident::alert::MAX_FINGERPRINT;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// The most entries of one post.
 pub const MAX_ENTRIES: usize = 20_000;
@@ -35,6 +38,16 @@ pub enum BadPost {
     /// It has too many entries.
     #[error("{0} entries in one post are too many: at most {MAX_ENTRIES} are read")]
     TooMany(usize),
+}
+
+/// Names a series of a source; a name that is too long is told by its digest.
+fn series(source: &str, own: &str) -> Result<Fingerprint, NotTaken> {
+    let mut text = format!("{source}:{own}");
+    if text.len() > MAX_FINGERPRINT {
+        let digest = crate::secret::hex(&Sha256::digest(own.as_bytes()));
+        text = format!("{source}:{}", digest.get(..32).unwrap_or(&digest));
+    }
+    Fingerprint::new(&text).map_err(|e| NotTaken::new("malformed", e.to_string()))
 }
 
 /// Reads a body as one JSON value.

@@ -131,3 +131,47 @@ async fn the_socket_feeds_alerts_for_whoever_may_propose() {
     assert_eq!(sent.status().as_u16(), if root { 200 } else { 403 });
     assert_eq!(rig.open().await, usize::from(root));
 }
+
+/// As docs/guide/hooks.md writes it.
+#[tokio::test]
+async fn the_hook_is_a_source_of_dated_and_signed_posts_and_its_longest_series_fits() {
+    let secret = b"0123456789abcdef0123456789abcdef";
+    let dir = tempfile::tempdir().unwrap();
+    let p = |t: &str| Some(vec![t.to_owned()]);
+    let config = SourceConfig {
+        kind: Kind::Generic,
+        secret: Some(crate::rig::secret_file(dir.path().join("s"), secret)),
+        timestamp_header: Some("x-slurmedic-timestamp".to_owned()),
+        node: p("/node"),
+        gpu: p("/gpu"),
+        fault: p("/fault"),
+        firing: Some("/firing".to_owned()),
+        firing_values: vec!["true".to_owned()],
+        seen_at: Some("/seen_at".to_owned()),
+        fingerprint: Some("/fingerprint".to_owned()),
+        summary: Some("/summary".to_owned()),
+        ..SourceConfig::default()
+    };
+    let sources = [("hook".to_owned(), config)].into();
+    let rig = Rig::start(Setup { sources, ..Setup::default() }).await;
+    let now = rig.clock_now();
+    let alert = |firing: bool| {
+        serde_json::json!([{
+            "source": "slurmedic-hook", "node": "gpu013", "fault": "gpu-off-bus", "firing": firing,
+            "fingerprint": "x".repeat(128), "summary": "XID 79", "seen_at": now.to_string(),
+        }])
+        .to_string()
+    };
+    let signing = engine_server::sources::Signing::new(secret.to_vec(), "h", Some("t"));
+    let time = Timestamp::now().as_second().to_string();
+    let mut said = Vec::new();
+    for body in [alert(true), alert(true), alert(false)] {
+        let signature = format!("sha256={}", signing.sign(Some(&time), body.as_bytes()));
+        let headers = [("x-slurmedic-signature", signature.as_str()), ("x-slurmedic-timestamp", &time)];
+        let (status, answer) = rig.post("/api/v1/alerts/hook", &headers, body).await;
+        assert_eq!(status, 200, "{answer}");
+        said.push(answer["answers"][0].as_str().unwrap().to_owned());
+    }
+    assert_eq!(said[0], "opens an incident");
+    assert!(said[1].starts_with("counted") && said[2].starts_with("counted"), "the same series: {said:?}");
+}
