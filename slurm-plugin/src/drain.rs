@@ -25,11 +25,11 @@ pub(crate) enum Drained {
     LeftAlone(String),
 }
 
-/// Drains this node.
-pub(crate) fn drain(config: &Config, node: &str, finding: &Finding) -> Result<Drained, String> {
+/// Drains this node, or gives up at `end`.
+pub(crate) fn drain(config: &Config, node: &str, finding: &Finding, end: Instant) -> Result<Drained, String> {
     let env: Vec<(&str, &Path)> =
         config.slurm_conf.iter().map(|path| ("SLURM_CONF", path.as_path())).collect();
-    let call = |args: &[&str]| command::run(&config.scontrol, args, &env, Instant::now() + CALL);
+    let call = |args: &[&str]| command::run(&config.scontrol, args, &env, end.min(Instant::now() + CALL));
     let show = ["-o", "show", "node", node];
     let before = Seen::of(&call(&show)?, node)?;
     if let Some(mark) = before.mark() {

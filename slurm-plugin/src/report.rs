@@ -185,7 +185,7 @@ pub(crate) fn send(
         match spool.put(kind, &lines, now, number) {
             Ok(0) if config.engine.is_none() => {}
             Ok(0) => {
-                troubles.push(format!("{}; reports wait in the spool", away.clone().unwrap_or_default()))
+                troubles.push(format!("{}; reports wait in the spool", away.clone().unwrap_or_default()));
             }
             Ok(dropped) => troubles.push(format!("the spool is full: {dropped} older reports were dropped")),
             Err(why) => {

@@ -13,14 +13,19 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// The most lines that one start writes to Slurm's log.
 const MAX_LINES: usize = 20;
 /// A verdict older than this does not let a prolog fail when it cannot look itself.
 const FRESH_MS: u64 = 10 * 60 * 1000;
 
+/// slurmd kills a health check after 60 seconds.
+const ALL: Duration = Duration::from_secs(55);
+
 /// Runs one look. The code is 0 whatever happened, except for a prolog that finds a fault of `prolog_fail`.
 pub(crate) fn run(path: &Path, mode: Mode) -> ExitCode {
+    let end = Instant::now() + ALL;
     let (config, mut mistakes) = config::load(path);
     if mistakes.is_empty() && config.checks.is_empty() {
         mistakes.push(format!("{}: there is no `check` line: nothing is checked", path.display()));
@@ -60,10 +65,18 @@ pub(crate) fn run(path: &Path, mode: Mode) -> ExitCode {
     let away = flushed.away.as_deref();
     let mut troubles = report::tell(&config, &spool, &mut state, &outcomes, &plan, away, now);
     let mut lines = plan.say;
-    lines.extend(drains(&config, &node, &mut state, &outcomes, now));
-    if state != before
-        && let Err(why) = state.store(&config.state_dir)
-    {
+    // That the node is to be drained is kept before it is: it must not be drained again after a person's resume.
+    let drain = chosen(&config, &state, &outcomes, now);
+    mark(&mut state, drain.as_ref(), true);
+    let kept = if state == before { Ok(()) } else { state.store(&config.state_dir) };
+    match (&kept, drain) {
+        (Ok(()), Some(drain)) => lines.push(act(&config, &node, &mut state, drain, end)),
+        (Err(_), Some((finding, _))) => {
+            lines.push(format!("{node} is not drained for {}: that could not be kept", finding.fault));
+        }
+        (_, None) => {}
+    }
+    if let Err(why) = kept {
         let text = format!("verdicts are not kept, so reports repeat: {why}");
         let finding = Finding::now(CHECK_FAILED, "state", text.clone());
         let alert = [crate::alert::line(&node, &finding, true, now)];
@@ -113,29 +126,21 @@ fn leave(config: &Config, mode: Mode, state: &State, outcomes: &[Outcome]) -> Ex
     }
 }
 
-/// Drains for what the site listed. Says what it did.
-fn drains(config: &Config, node: &str, state: &mut State, outcomes: &[Outcome], now: u64) -> Vec<String> {
+/// The fault to drain for, and the keys of the verdicts that one drain serves.
+type ToDrain = (Finding, Vec<String>);
+
+/// Chooses the fault that the site lets the hook drain for, if there is one.
+fn chosen(config: &Config, state: &State, outcomes: &[Outcome], now: u64) -> Option<ToDrain> {
     let listed = |fault: &str| config.drain.iter().any(|f| f == fault);
-    let mut said = Vec::new();
-    let mut act = |finding: &Finding| match drain::drain(config, node, finding) {
-        Ok(Drained::Done(reason)) => {
-            said.push(format!("{node} is drained: {reason}"));
-            true
-        }
-        Ok(Drained::LeftAlone(why)) => {
-            said.push(format!("{node} is left alone for {}: {why}", finding.fault));
-            true
-        }
-        Err(why) => {
-            said.push(format!("{node} could not be drained for {}: {why}", finding.fault));
-            false
-        }
-    };
-    let happened =
-        outcomes.iter().flat_map(|o| &o.findings).find(|f| f.lasts == Lasts::Happened && listed(&f.fault));
+    // What happened counts once its place in the log is passed: else it would be met again.
+    let passed = |o: &&Outcome| o.cursor.is_some() && state.cursors.get(&o.name) == o.cursor.as_ref();
+    let happened = outcomes
+        .iter()
+        .filter(passed)
+        .flat_map(|o| &o.findings)
+        .find(|f| f.lasts == Lasts::Happened && listed(&f.fault));
     if let Some(finding) = happened {
-        act(finding);
-        return said;
+        return Some((finding.clone(), Vec::new()));
     }
     let lasting: Vec<String> = state
         .verdicts
@@ -144,17 +149,33 @@ fn drains(config: &Config, node: &str, state: &mut State, outcomes: &[Outcome], 
         .filter(|(_, v)| v.looks >= config.drain_after && report::holds(config, v, now))
         .map(|(k, _)| k.clone())
         .collect();
-    // One drain serves all of them.
-    if let Some(finding) = lasting.first().and_then(|k| state.verdicts.get(k)).map(|v| v.finding.clone())
-        && act(&finding)
-    {
-        for key in lasting {
-            if let Some(verdict) = state.verdicts.get_mut(&key) {
-                verdict.drained = true;
+    let finding = lasting.first().and_then(|k| state.verdicts.get(k))?.finding.clone();
+    Some((finding, lasting))
+}
+
+fn mark(state: &mut State, drain: Option<&ToDrain>, drained: bool) {
+    for key in drain.iter().flat_map(|(_, keys)| keys) {
+        if let Some(verdict) = state.verdicts.get_mut(key) {
+            verdict.drained = drained;
+        }
+    }
+}
+
+/// Drains, and says what came of it. What failed is tried again at the next look.
+fn act(config: &Config, node: &str, state: &mut State, drain: ToDrain, end: Instant) -> String {
+    let fault = &drain.0.fault;
+    match drain::drain(config, node, &drain.0, end) {
+        Ok(Drained::Done(reason)) => format!("{node} is drained: {reason}"),
+        Ok(Drained::LeftAlone(why)) => format!("{node} is left alone for {fault}: {why}"),
+        Err(why) => {
+            let said = format!("{node} could not be drained for {fault}: {why}");
+            mark(state, Some(&drain), false);
+            match state.store(&config.state_dir) {
+                Ok(()) => said,
+                Err(why) => format!("{said}; {why}"),
             }
         }
     }
-    said
 }
 
 /// The name that Slurm gave, else the one of the configuration, else that of the host.

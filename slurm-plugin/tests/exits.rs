@@ -148,3 +148,32 @@ fn without_the_option_scontrol_is_never_started() {
     }
     assert!(!site.path("called").exists());
 }
+
+#[test]
+fn an_xid_of_the_list_drains_at_once_and_only_once() {
+    let site = Site::new("drain = gpu-off-bus\nscontrol = DIR/scontrol\ncheck xid log=DIR/kern.log\n");
+    scontrol(&site, "MIXED");
+    site.log("[ 1.0] NVRM: Xid (PCI:0000:1b:00): 79, GPU has fallen off the bus.");
+    assert_eq!(site.health().code, 0);
+    assert!(
+        updates(&site)[0].contains("] gpu-off-bus on GPU 00000000:1B:00.0: xid 79"),
+        "{:?}",
+        updates(&site)
+    );
+    std::fs::write(site.path("node"), "NodeName=gpu003 State=IDLE\n").unwrap();
+    site.health();
+    assert_eq!(updates(&site).len(), 1);
+}
+
+/// A hook that cannot remember that it drained would drain again after a person's resume.
+#[test]
+fn what_cannot_be_kept_drains_nothing() {
+    let site =
+        Site::new(&format!("drain = gpu-count-mismatch\ndrain_after = 1\nscontrol = DIR/scontrol\n{GPUS}"));
+    scontrol(&site, "IDLE");
+    std::fs::create_dir_all(site.path("state/state")).unwrap();
+    let done = site.health();
+    assert_eq!(done.code, 0);
+    assert!(done.err.contains("is not drained for gpu-count-mismatch: that could not be kept"), "{done:?}");
+    assert_eq!(updates(&site), Vec::<String>::new());
+}
