@@ -9,5 +9,6 @@ pub mod engine;
 pub mod fleet;
 pub mod gather;
 pub mod journal;
+pub mod orders;
 pub mod ports;
 pub mod system;

@@ -173,8 +173,13 @@ impl Engine {
 pub(super) fn on_record(state: &RunState, effect: Effect, mut report: GuardReport) -> GuardReport {
     let plan = &state.plan;
     let when = state.step_of(effect).and_then(|s| s.when.as_ref());
-    let needed =
-        plan.preconditions.iter().map(|p| &p.condition).chain(when).flat_map(|c| c.facts()).collect();
+    let needed = plan
+        .preconditions
+        .iter()
+        .map(|p| &p.condition)
+        .chain(when)
+        .flat_map(engine_core::condition::Condition::facts)
+        .collect();
     report.facts = report.facts.since(&plan.facts, &needed);
     report
 }

@@ -255,7 +255,7 @@ pub(super) fn place_records(
     places
 }
 
-/// Writes an event's body, and makes sure that it reads back to the very same event: a number that JSON cannot
+/// Writes an event's body, and makes sure that it reads back to the very same bytes: a number that JSON cannot
 /// carry must be found now, not after a crash.
 fn encode(event: &Event) -> Result<String, JournalError> {
     let unreadable = |why: String| IllegalEvent {
@@ -269,9 +269,13 @@ fn encode(event: &Event) -> Result<String, JournalError> {
         return Err(JournalError::TooLarge { what: "the event", size: body.len(), limit: MAX_EVENT });
     }
     let back: EventKind = serde_json::from_str(&body).map_err(|e| unreadable(e.to_string()))?;
-    // Comparing costs a fraction of writing it out once more, which is only needed to say where they part.
-    if back != event.kind {
-        let again = serde_json::to_string(&back).map_err(|e| store("written", e))?;
+    if back == event.kind {
+        return Ok(body);
+    }
+    // Comparing costs a fraction of writing it out once more. A form may drop what is finer than it tells, such as less
+    // than a millisecond; what counts is that it reads back to the very same bytes.
+    let again = serde_json::to_string(&back).map_err(|e| store("written", e))?;
+    if again != body {
         let at = again.bytes().zip(body.bytes()).take_while(|(a, b)| a == b).count();
         let part = |s: &str| {
             let near = at.saturating_sub(24)..(at + 24).min(s.len());

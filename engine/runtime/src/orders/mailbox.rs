@@ -1,0 +1,229 @@
+//! Where orders wait for the agents of their nodes, and results for the engine. In memory: after a restart every order
+//! that was under way is ambiguous, and the run that gave it looks at the node.
+
+use super::key::{BadOrder, MAX_ORDER_LIFE, OrderMaster, RequestMark, SignedOrder};
+use crate::ports::{WorkOrder, WorkResult};
+use engine_core::model::NodeName;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+/// Orders that may wait for one node.
+pub const MAX_WAITING_ORDERS: usize = 16;
+/// Nodes that are remembered.
+const MAX_NODES: usize = 20_000;
+/// Nonces of requests that are remembered, for all nodes: more than arrive in the minutes for which one is good.
+const MAX_NONCES: usize = 200_000;
+/// How long a nonce is remembered: longer than a request is good.
+const NONCE_LIFE: SignedDuration = SignedDuration::from_mins(3);
+/// Time added to an order's own limit for the way to the node and back.
+const WAY: SignedDuration = SignedDuration::from_secs(60);
+
+/// What is known of a node's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentSeen {
+    /// When it asked for orders last.
+    pub at: Timestamp,
+}
+
+/// What a fetch came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// An order, signed for the node. It is handed out this once.
+    Order(String),
+    /// Nothing to do.
+    Nothing,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// Somebody waited for it.
+    Taken,
+    /// Nobody waits for it any more: its run has gone on without it.
+    Late,
+}
+
+struct Waiting {
+    order: WorkOrder,
+    answer: oneshot::Sender<WorkResult>,
+}
+
+#[derive(Default)]
+struct Slot {
+    queue: VecDeque<Waiting>,
+    out: BTreeMap<String, oneshot::Sender<WorkResult>>,
+    seen: Option<Timestamp>,
+    bell: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Inner {
+    nodes: BTreeMap<NodeName, Slot>,
+    nonces: BTreeMap<(String, String), Timestamp>,
+    by_age: VecDeque<(Timestamp, (String, String))>,
+}
+
+/// The mailbox.
+pub struct Mailbox {
+    master: OrderMaster,
+    inner: Mutex<Inner>,
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("nodes", &self.lock().nodes.len()).finish_non_exhaustive()
+    }
+}
+
+/// What came of waiting for a node.
+pub(super) enum Waited {
+    /// The node answered.
+    Result(WorkResult),
+    /// No agent took the order, and none can any more.
+    NotTaken,
+    /// An agent took it, and did not answer.
+    Unanswered,
+    /// There is no room.
+    Full,
+}
+
+impl Mailbox {
+    /// Begins empty.
+    pub fn new(master: OrderMaster) -> Self {
+        Self { master, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks a request of a node's agent: its signature, its time, and that it was not made before.
+    pub fn admit(
+        &self,
+        node: &NodeName,
+        mark: RequestMark<'_>,
+        tag: &str,
+        now: Timestamp,
+    ) -> Result<(), BadOrder> {
+        self.master.key_of(node)?.check(mark, tag, now)?;
+        let mut inner = self.lock();
+        while let Some((at, _)) = inner.by_age.front()
+            && (now.duration_since(*at) > NONCE_LIFE || inner.by_age.len() >= MAX_NONCES)
+            && let Some((_, old)) = inner.by_age.pop_front()
+        {
+            inner.nonces.remove(&old);
+        }
+        let nonce = (node.to_string(), mark.nonce.to_owned());
+        if inner.nonces.insert(nonce.clone(), now).is_some() {
+            return Err(BadOrder::Forged);
+        }
+        inner.by_age.push_back((now, nonce));
+        Ok(())
+    }
+
+    /// Says when a node's agent was heard last.
+    pub fn seen(&self, node: &NodeName) -> Option<AgentSeen> {
+        self.lock().nodes.get(node).and_then(|s| s.seen).map(|at| AgentSeen { at })
+    }
+
+    /// Counts the nodes whose agents were heard since `since`, and the orders that wait or are under way.
+    pub fn census(&self, since: Timestamp) -> (usize, usize) {
+        let inner = self.lock();
+        let heard = inner.nodes.values().filter(|s| s.seen.is_some_and(|at| at >= since)).count();
+        let open = inner.nodes.values().map(|s| s.queue.len() + s.out.len()).sum();
+        (heard, open)
+    }
+
+    /// Hands the next order for a node out, waiting up to `wait` for one. An order leaves the mailbox once.
+    pub async fn fetch(
+        &self,
+        node: &NodeName,
+        wait: std::time::Duration,
+        now: impl Fn() -> Timestamp,
+    ) -> Result<Fetched, BadOrder> {
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            let bell = {
+                let mut inner = self.lock();
+                if !inner.nodes.contains_key(node) && inner.nodes.len() >= MAX_NODES {
+                    return Ok(Fetched::Nothing);
+                }
+                let slot = inner.nodes.entry(node.clone()).or_default();
+                slot.seen = Some(now());
+                while let Some(waiting) = slot.queue.pop_front() {
+                    // Whoever gave it has gone.
+                    if waiting.answer.is_closed() {
+                        continue;
+                    }
+                    let issued_at = now();
+                    let life = waiting.order.limit.saturating_add(WAY).min(MAX_ORDER_LIFE);
+                    let id = waiting.order.id.clone();
+                    let order = SignedOrder {
+                        order: waiting.order,
+                        issued_at,
+                        expires_at: issued_at.saturating_add(life).unwrap_or(Timestamp::MAX),
+                    };
+                    let text = self.master.key_of(node)?.sign(&order)?;
+                    slot.out.insert(id, waiting.answer);
+                    return Ok(Fetched::Order(text));
+                }
+                Arc::clone(&slot.bell)
+            };
+            if tokio::time::timeout_at(until, bell.notified()).await.is_err() {
+                return Ok(Fetched::Nothing);
+            }
+        }
+    }
+
+    /// Takes a node's answer to an order.
+    pub fn answer(&self, node: &NodeName, order: &str, result: WorkResult) -> Answered {
+        let waits = self.lock().nodes.get_mut(node).and_then(|s| s.out.remove(order));
+        match waits.map(|w| w.send(result)) {
+            Some(Ok(())) => Answered::Taken,
+            Some(Err(_)) | None => Answered::Late,
+        }
+    }
+
+    /// Gives an order to a node and waits: up to `take` for its agent to fetch it, then up to `done` for the result.
+    pub(super) async fn send(
+        &self,
+        order: WorkOrder,
+        take: std::time::Duration,
+        done: std::time::Duration,
+    ) -> Waited {
+        let (answer, mut hears) = oneshot::channel();
+        let (node, id) = (order.node.clone(), order.id.clone());
+        {
+            let mut inner = self.lock();
+            if !inner.nodes.contains_key(&node) && inner.nodes.len() >= MAX_NODES {
+                return Waited::Full;
+            }
+            let slot = inner.nodes.entry(node.clone()).or_default();
+            slot.out.retain(|_, waits| !waits.is_closed());
+            if slot.queue.len() + slot.out.len() >= MAX_WAITING_ORDERS {
+                return Waited::Full;
+            }
+            slot.queue.push_back(Waiting { order, answer });
+            slot.bell.notify_one();
+        }
+        if let Ok(result) = tokio::time::timeout(take, &mut hears).await {
+            return result.map_or(Waited::Unanswered, Waited::Result);
+        }
+        {
+            // Taken back under the same lock under which it would be handed out: it is one or the other.
+            let mut inner = self.lock();
+            if let Some(slot) = inner.nodes.get_mut(&node)
+                && let Some(i) = slot.queue.iter().position(|w| w.order.id == id)
+            {
+                slot.queue.remove(i);
+                return Waited::NotTaken;
+            }
+        }
+        match tokio::time::timeout(done, hears).await {
+            Ok(Ok(result)) => Waited::Result(result),
+            Ok(Err(_)) | Err(_) => Waited::Unanswered,
+        }
+    }
+}
