@@ -389,6 +389,17 @@ fn two_engines_never_share_a_socket_and_a_dead_one_leaves_it_free() {
     assert!(alone.code == 2 && alone.err.contains("there is no journal"), "without an engine: {alone}");
     let _third = site.started();
     assert_eq!(site.ask("GET", "/healthz", ""), (200, "ok\n".to_owned()));
+    if site.other.is_some() {
+        let private = site.dir.path().join("private");
+        fs::create_dir(&private).unwrap();
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+        let tools = "[slurm]\nscontrol = \"/bin/true\"\nsqueue = \"/bin/true\"\nsinfo = \"/bin/true\"\n";
+        fs::write(site.dir.path().join("d.toml"), format!("cluster = \"slurm\"\n{tools}")).unwrap();
+        let journal = private.join("j.db").display().to_string();
+        let closed = site.other(&["approve", "r1", "--config", "d.toml", "--journal", &journal]);
+        assert!(closed.code == 1 && closed.err.contains("is not for you"), "{closed}");
+        assert!(closed.err.contains("hint: no engine serves it at"), "{closed}");
+    }
     let other_journal = site.own(&["runs", "--journal", "none.db"]);
     assert_eq!(other_journal.code, 2, "an engine with another journal is not asked: {other_journal}");
 }

@@ -246,6 +246,14 @@ fn journal(
         Some(p) => p.clone(),
         None => default_journal()?,
     };
+    if let Err(e) = path.try_exists() {
+        let socket = config.server.socket.clone().unwrap_or_else(|| crate::remote::DEFAULT_SOCKET.into());
+        let shown = crate::printer::tame(&path.display().to_string());
+        return Err(CliError::caused(format!("the journal {shown} is not for you"), e).with_hint(format!(
+            "no engine serves it at {}; start `slurmedic serve` as its user, and it answers everybody",
+            crate::printer::tame(&socket.display().to_string())
+        )));
+    }
     if access == Access::Plan && !path.exists() {
         return Ok((Arc::new(MemoryJournal::new()), None));
     }
