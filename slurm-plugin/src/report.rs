@@ -148,7 +148,6 @@ pub(crate) fn tell(
             state.cursors.insert(outcome.name.clone(), cursor.clone());
         }
     }
-    state.cursors.retain(|name, _| config.checks.iter().any(|c| c.name == *name));
     troubles.dedup();
     troubles
 }
@@ -283,6 +282,7 @@ mod tests {
             cursor: Some("7 7".to_owned()),
             complete,
             took: Duration::ZERO,
+            stuck: None,
         }
     }
 

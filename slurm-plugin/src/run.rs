@@ -56,7 +56,8 @@ pub(crate) fn run(path: &Path, mode: Mode) -> ExitCode {
         tools.push(Finding { lasts: Lasts::Happened, ..Finding::now(CHECK_FAILED, "state", text) });
     }
     let whole = mistakes.is_empty();
-    let outcomes = if whole { supervise::look(&config, mode, &node, &state.cursors) } else { Vec::new() };
+    let outcomes =
+        if whole { supervise::look(&config, mode, &node, &state.cursors, &state.stuck) } else { Vec::new() };
     let spool = Spool::new(&config);
     let now = crate::time::now_ms();
     let flushed = report::flush(&config, &spool, now);
@@ -64,6 +65,18 @@ pub(crate) fn run(path: &Path, mode: Mode) -> ExitCode {
     let plan = report::judge(&config, &node, &mut state, &outcomes, tools, whole, now);
     let away = flushed.away.as_deref();
     let mut troubles = report::tell(&config, &spool, &mut state, &outcomes, &plan, away, now);
+    for outcome in &outcomes {
+        match &outcome.stuck {
+            Some(process) => drop(state.stuck.insert(outcome.name.clone(), process.clone())),
+            None => drop(state.stuck.remove(&outcome.name)),
+        }
+    }
+    // A configuration with mistakes says nothing about which checks there are.
+    if whole {
+        let known = |name: &str| config.checks.iter().any(|c| c.name == name);
+        state.stuck.retain(|name, _| known(name));
+        state.cursors.retain(|name, _| known(name));
+    }
     let mut lines = plan.say;
     // That the node is to be drained is kept before it is: it must not be drained again after a person's resume.
     let drain = chosen(&config, &state, &outcomes, now);

@@ -74,7 +74,7 @@ pub(crate) fn dry_run(path: &Path, mode: Mode) -> ExitCode {
 
 fn table(config: &Config, mode: Mode, node: &str) -> ExitCode {
     let began = std::time::Instant::now();
-    let outcomes = supervise::look(config, mode, node, &BTreeMap::new());
+    let outcomes = supervise::look(config, mode, node, &BTreeMap::new(), &BTreeMap::new());
     let took = began.elapsed();
     let width = outcomes.iter().map(|o| o.name.chars().count()).max().unwrap_or(0).clamp(5, 30);
     let mut bad = 0;

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) verdicts: BTreeMap<String, Verdict>,
     /// By the name of a check, where its next look begins.
     pub(crate) cursors: BTreeMap<String, String>,
+    /// By the name of a check, the process of an earlier look that hangs in it.
+    pub(crate) stuck: BTreeMap<String, String>,
 }
 
 /// Where it lies.
@@ -92,6 +94,9 @@ impl State {
         for (check, cursor) in &self.cursors {
             out.push_str(&format!("C\t{check}\t{cursor}\n"));
         }
+        for (check, process) in &self.stuck {
+            out.push_str(&format!("S\t{check}\t{process}\n"));
+        }
         for v in self.verdicts.values() {
             out.push_str(&format!(
                 "V\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
@@ -104,8 +109,12 @@ impl State {
                 encode(&v.finding)
             ));
         }
-        out.push_str(&format!("end {}\n", self.cursors.len() + self.verdicts.len()));
+        out.push_str(&format!("end {}\n", self.entries()));
         out
+    }
+
+    fn entries(&self) -> usize {
+        self.cursors.len() + self.stuck.len() + self.verdicts.len()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -121,6 +130,10 @@ impl State {
                     let (check, cursor) = rest.split_once('\t')?;
                     state.cursors.insert(check.to_owned(), cursor.to_owned());
                 }
+                ("S", rest) => {
+                    let (check, process) = rest.split_once('\t')?;
+                    state.stuck.insert(check.to_owned(), process.to_owned());
+                }
                 ("V", rest) => {
                     let mut fields = rest.splitn(7, '\t');
                     let check = fields.next()?.to_owned();
@@ -134,7 +147,7 @@ impl State {
                 _ => return None,
             }
         }
-        (end == state.cursors.len() + state.verdicts.len()).then_some(state)
+        (end == state.entries()).then_some(state)
     }
 }
 
@@ -156,6 +169,7 @@ mod tests {
         let mut state = State::default();
         state.add(verdict);
         state.cursors.insert("xid:/dev/kmsg".to_owned(), "boot 12".to_owned());
+        state.stuck.insert("mount:/scratch".to_owned(), "4711 99".to_owned());
         state
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) complete: bool,
     /// How long it took.
     pub(crate) took: Duration,
+    /// The process that still hangs in it, as [`still_there`] names it.
+    pub(crate) stuck: Option<String>,
 }
 
 impl Outcome {
@@ -49,6 +51,14 @@ impl Outcome {
             cursor: None,
             complete: false,
             took: Duration::ZERO,
+            stuck: None,
+        }
+    }
+
+    fn hung(&mut self, check: &CheckLine, why: &str) {
+        match check.check.hangs() {
+            Some(finding) => self.findings.push(finding),
+            None => self.failed(why),
         }
     }
 
@@ -58,16 +68,29 @@ impl Outcome {
     }
 }
 
-/// Makes the checks that belong to a mode, in their order. Ends when the deadline of the configuration does.
+/// Makes the checks that belong to a mode, in their order. Ends when the deadline of the configuration does. A check in
+/// which a process of an earlier look still hangs is not begun again: each look would leave one more behind.
 pub(crate) fn look(
     config: &Config,
     mode: Mode,
     node: &str,
     cursors: &BTreeMap<String, String>,
+    stuck: &BTreeMap<String, String>,
 ) -> Vec<Outcome> {
     let end = Instant::now() + config.deadline;
-    let mut rest: Vec<&CheckLine> = config.checks.iter().filter(|c| c.on.contains(&mode)).collect();
     let mut out = Vec::new();
+    let mut rest = Vec::new();
+    for check in config.checks.iter().filter(|c| c.on.contains(&mode)) {
+        match stuck.get(&check.name).filter(|s| is_still_there(s)) {
+            Some(process) => {
+                let mut outcome = Outcome::new(check);
+                outcome.hung(check, &format!("process {process} of an earlier look still hangs in it"));
+                outcome.stuck = Some(process.clone());
+                out.push(outcome);
+            }
+            None => rest.push(check),
+        }
+    }
     while !rest.is_empty() {
         if Instant::now() >= end {
             for check in rest {
@@ -121,12 +144,11 @@ fn batch(
             }
             Followed::Late => {
                 current.took = began.elapsed();
-                match check.check.hangs() {
-                    Some(finding) => current.findings.push(finding),
-                    None => current.failed(format!("it does not end within {:?}", limit(check))),
-                }
+                current.hung(check, &format!("it does not end within {:?}", limit(check)));
+                give_up(&child);
+                current.stuck = still_there(child.id());
                 out.push(current);
-                break;
+                return out;
             }
             Followed::Broken(why) => {
                 current.failed(why);
@@ -135,7 +157,7 @@ fn batch(
             }
         }
     }
-    give_up(child);
+    give_up(&child);
     out
 }
 
@@ -193,8 +215,32 @@ fn start(
 }
 
 /// Ends the worker and what it started. Nobody waits: what cannot be killed is left to the system.
-fn give_up(child: Child) {
+fn give_up(child: &Child) {
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+}
+
+/// Names a killed process that does not die, by its number and its start, after a moment in which it could.
+fn still_there(pid: u32) -> Option<String> {
+    for _ in 0..10 {
+        match start_of(pid) {
+            None => return None,
+            Some(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    start_of(pid).map(|start| format!("{pid} {start}"))
+}
+
+fn is_still_there(process: &str) -> bool {
+    let Some((pid, start)) = process.split_once(' ') else { return false };
+    pid.parse().ok().and_then(start_of).is_some_and(|s| s == start)
+}
+
+/// When a process started, in ticks since boot; nothing for one that is gone or only waits to be collected.
+fn start_of(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned)).flatten()
 }
 
 enum Next {
@@ -241,5 +287,40 @@ impl Lines {
                 Err(e) => return Next::Broken(format!("its process cannot be listened to: {e}")),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_in_which_a_process_still_hangs_is_not_begun_again() {
+        let lines = "check mount path=/\ncheck throttle nvidia_smi=/no/such/tool\n";
+        let (config, wrong) = crate::config::parse(lines);
+        assert_eq!(wrong, []);
+        let me = still_there(std::process::id()).unwrap();
+        let stuck = |process: &str| {
+            BTreeMap::from(
+                [("mount:/", process), ("throttle", process)].map(|(n, p)| (n.to_owned(), p.to_owned())),
+            )
+        };
+        let out = look(&config, Mode::Health, "gpu001", &BTreeMap::new(), &stuck(&me));
+        assert_eq!(out[0].findings[0].fault, "mount-hang");
+        assert!(out[1].trouble.as_ref().unwrap().text.contains("of an earlier look still hangs"), "{out:?}");
+        assert!(out.iter().all(|o| o.stuck.as_deref() == Some(&*me) && !o.complete));
+        // Its number alone may belong to somebody else by now.
+        assert!(!is_still_there(&format!("{} 1", std::process::id())));
+        assert!(!is_still_there("") && !is_still_there("999999999 1"));
+    }
+
+    #[test]
+    fn a_dead_process_is_not_there() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(start_of(child.id()).is_some());
+        child.kill().unwrap();
+        assert_eq!(still_there(child.id()), None, "it waits to be collected");
+        child.wait().unwrap();
+        assert_eq!(still_there(child.id()), None);
     }
 }

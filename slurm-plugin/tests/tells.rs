@@ -102,3 +102,17 @@ fn the_example_of_the_program_is_a_configuration_that_works() {
     let done = site.by_hand(&["--check-config"]);
     assert_eq!(done.code, 0, "{}", done.err);
 }
+
+#[test]
+fn a_mistake_in_the_configuration_does_not_tell_old_lines_again() {
+    let lines = "check xid log=DIR/kern.log\n";
+    let site = Site::new(lines);
+    site.log(XID);
+    site.health();
+    site.configure("check moon\n");
+    site.health();
+    site.configure(lines);
+    site.health();
+    let told: Vec<_> = site.spooled().into_iter().filter(|a| a.fault == "gpu-ecc-uncorrectable").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+}
