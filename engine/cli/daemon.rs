@@ -134,21 +134,6 @@ impl Daemon {
         Ok((faces, left_out))
     }
 
-    /// Reads the whole cluster; what was known stays known where it cannot be read.
-    pub(crate) async fn look(&self) -> Result<usize, CliError> {
-        let nodes = match self.fleet.look().await {
-            Ok(n) => n,
-            Err(e) => {
-                let why = e.to_string();
-                self.server.parts().telemetry.tell(&Happening::ClusterUnread { why });
-                return Err(e);
-            }
-        };
-        let seen = self.fleet.view.recent(SignedDuration::from_mins(10)).await;
-        self.server.parts().looked(seen);
-        Ok(nodes)
-    }
-
     /// Reads configuration, policy, playbooks, sources, key and certificate anew. Either all of it comes into force, or, on
     /// any mistake, nothing does.
     pub(crate) async fn reload(&mut self, site: &Site) -> Result<String, CliError> {
@@ -194,6 +179,20 @@ impl Daemon {
         }
         Ok(said)
     }
+}
+
+/// Reads the whole cluster; what was known stays known where it cannot be read.
+pub(crate) async fn look(fleet: &Fleet, server: &Server) -> Result<usize, CliError> {
+    let nodes = match fleet.look().await {
+        Ok(n) => n,
+        Err(e) => {
+            let why = e.to_string();
+            server.parts().telemetry.tell(&Happening::ClusterUnread { why });
+            return Err(e);
+        }
+    };
+    server.parts().looked(fleet.view.recent(SignedDuration::from_mins(10)).await);
+    Ok(nodes)
 }
 
 impl Fresh {

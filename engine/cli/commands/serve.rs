@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::run::Live;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, look};
 use crate::exit::{CliError, Exit};
 use crate::printer::{Printer, Tone, paint, tame};
 use crate::site::{Access, Site, open};
@@ -89,7 +89,7 @@ pub(crate) async fn run(args: &ServeArgs, global: &Global, printer: &mut Printer
     }
     let round = SignedDuration::from_secs(args.round.into());
     let mut daemon = Daemon::new(global, &site, fleet, &library, telemetry, round)?;
-    let nodes = daemon.look().await?;
+    let nodes = look(&daemon.fleet, &daemon.server).await?;
     let config = DispatcherConfig { round, workers: args.workers.into(), ..DispatcherConfig::default() };
     let dispatcher =
         daemon.fleet.dispatcher(daemon.engine().clone(), Arc::clone(&daemon.playbooks) as _, config);
@@ -174,7 +174,8 @@ async fn wait(
     notifier: &Notifier,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
-    let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+    let mut looking: Option<tokio::task::JoinHandle<()>> = None;
     let mut idle = tokio::time::interval(Duration::from_secs(1));
     let mut alive =
         tokio::time::interval(notifier.interval().unwrap_or(LOOK).max(Duration::from_millis(100)));
@@ -187,9 +188,13 @@ async fn wait(
                 ended.map_err(|e| CliError::caused("the dispatcher", e))??;
                 return Ok(Exit::Ok);
             }
-            _ = look.tick() => {
-                // The nodes that were known stay known, and the log has why.
-                let _ = daemon.look().await;
+            _ = due.tick(), if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) => {
+                // Beside the loop: a slow slurmctld must not keep a signal waiting.
+                let (fleet, server) = (daemon.fleet.clone(), Arc::clone(&daemon.server));
+                looking = Some(tokio::spawn(async move {
+                    // The nodes that were known stay known, and the log has why.
+                    let _ = look(&fleet, &server).await;
+                }));
             }
             _ = alive.tick() => {
                 // Only a loop that really turns is alive.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq as _;
@@ -136,7 +136,9 @@ impl TokenFile {
         Ok(all)
     }
 
-    /// Writes the file: whole or not at all, readable by its owner only.
+    /// Writes the file: whole or not at all, with the owner and the mode of the one that was there. A new one may be read
+    /// by others, since the engine may run as another user than the one who makes tokens, and a hash of 256 random bits is
+    /// of no use to whoever reads it; it may be written by its owner only.
     pub fn write(&self, path: &Path) -> Result<(), TokenError> {
         let fail = |source| TokenError::File { path: path.to_owned(), doing: "written", source };
         let text = serde_json::to_string_pretty(self)
@@ -144,13 +146,16 @@ impl TokenFile {
         let beside = path.with_extension(format!("new-{}", std::process::id()));
         let work = || {
             let mut f = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+            let mut mode = 0o644;
             f.write_all(text.as_bytes())?;
             f.write_all(b"\n")?;
             f.sync_all()?;
             // The engine may run as the owner of the file that was there.
             if let Ok(old) = std::fs::metadata(path) {
                 std::os::unix::fs::chown(&beside, Some(old.uid()), Some(old.gid()))?;
+                mode = old.mode() & 0o755;
             }
+            f.set_permissions(std::fs::Permissions::from_mode(mode))?;
             std::fs::rename(&beside, path)
         };
         work().map_err(|e| {
@@ -297,7 +302,8 @@ mod tests {
         let text = file.add(new("laptop", SignedDuration::from_hours(1), now), now).unwrap();
         file.write(&path).unwrap();
         assert!(!std::fs::read_to_string(&path).unwrap().contains(&text));
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let store = TokenStore::open(path.clone()).unwrap();
         let caller = store.caller(&text, now).unwrap().unwrap();
         assert_eq!((caller.name.as_str(), caller.known_by().as_str()), ("ada", "token laptop"));
@@ -307,12 +313,12 @@ mod tests {
         }
         assert!(file.revoke("laptop") && !file.revoke("laptop"));
         file.write(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600, "what was narrowed stays so");
         assert!(store.caller(&text, now).unwrap().is_none(), "revoked, without a restart");
     }
 
     #[test]
     fn a_broken_or_open_file_leaves_no_token_in_force() {
-        use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.json");
         let now = Timestamp::now();
