@@ -1,8 +1,9 @@
 //! `simulate`: the real engines on a simulated cluster, month after month, against every rule.
 
+mod mutations;
+
 use crate::exit::{CliError, Exit};
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
-use engine_testkit::mutants::{Hunt, Means, hunt_all};
 use engine_testkit::simulate::{
     Found, Only, Part, Progress, Report, SimulateError, SimulateOptions, Trace, rates, shrink, simulate_many,
 };
@@ -103,7 +104,7 @@ pub(crate) fn run(args: &SimulateArgs, printer: &mut Printer) -> Result<Exit, Cl
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.map_or(cores, usize::from).min(usize::try_from(args.runs).unwrap_or(usize::MAX));
     if args.mutations {
-        return mutations(args.jobs.map_or(cores, usize::from), printer);
+        return mutations::run(args.jobs.map_or(cores, usize::from), printer);
     }
     let options = SimulateOptions {
         nodes: args.nodes as usize,
@@ -144,49 +145,6 @@ pub(crate) fn run(args: &SimulateArgs, printer: &mut Printer) -> Result<Exit, Cl
         }
     }
     Ok(if report.is_clean() { Exit::Ok } else { Exit::Findings })
-}
-
-/// Breaks each guard on purpose and says who found it, and how soon.
-fn mutations(jobs: usize, printer: &mut Printer) -> Result<Exit, CliError> {
-    let began = Instant::now();
-    let hunts = hunt_all(jobs).map_err(|e| CliError::caused("a simulation did not come to its end", e))?;
-    let alive = hunts.iter().filter(|h| h.found.is_none()).count();
-    if printer.format == Format::Json {
-        printer.json(&serde_json::json!({
-            "format": "slurmedic/mutations/1",
-            "mutants": hunts,
-            "alive": alive,
-            "wall_seconds": began.elapsed().as_secs_f64(),
-        }))?;
-    } else {
-        printer.out(paint(Tone::Strong, format!("{:>4}  {:<44} FOUND", "RULE", "BROKEN ON PURPOSE")));
-        hunts.iter().for_each(|h| tell_hunt(h, printer));
-        printer.out("");
-        let took = began.elapsed().as_secs_f64();
-        if alive == 0 {
-            let all = format!("Each of {} broken guards was found ({took:.0} s).", hunts.len());
-            printer.out(paint(Tone::Good, all));
-        } else {
-            printer
-                .out(paint(Tone::Bad, format!("{alive} of {} broken guards were not found.", hunts.len())));
-        }
-    }
-    Ok(if alive == 0 { Exit::Ok } else { Exit::Findings })
-}
-
-fn tell_hunt(h: &Hunt, printer: &mut Printer) {
-    let (tone, text) = match &h.found {
-        None => (Tone::Bad, "not found".to_owned()),
-        Some(c) if h.means == Means::Checker => {
-            (Tone::Good, format!("checker, {} situations", grouped(c.after)))
-        }
-        Some(c) => (Tone::Good, format!("simulator, run {}", grouped(c.after))),
-    };
-    printer.out(format!("{:>4}  {:<44} {}", h.rule, h.broken, paint(tone, text)));
-    if let Some(c) = &h.found {
-        let what = tame(&c.what);
-        printer.out(paint(Tone::Dim, format!("      {}", wrapped(&what, 6))));
-    }
 }
 
 /// What it took.

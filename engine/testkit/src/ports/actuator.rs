@@ -158,6 +158,13 @@ impl NodeActuator for SimActuator {
             Verb::Diag { level } => self.diag(order, *level).await,
             Verb::CollectEvidence => self.evidence(order).await,
             Verb::RestoreTools => self.restore_tools(order).await,
+            Verb::ResetClocks { .. }
+            | Verb::RestartService { .. }
+            | Verb::Processes
+            | Verb::KillProcess { .. }
+            | Verb::Quarantine { .. } => {
+                WorkResult::Refused(format!("this node does not know the verb {}", order.verb.word()))
+            }
         }
     }
 }

@@ -24,7 +24,6 @@ use crate::time::{SimRuntime, Spawner, Stalled};
 use crate::warden::Warden;
 use crate::world::{KeepLog, Script, SimConfig, SimWorld};
 use agenda::Item;
-use engine_core::model::NodeFlag;
 use engine_core::playbook::Playbook;
 use engine_playbook::{FindError, Library, Renderer};
 use engine_runtime::journal::{Journal as _, JournalError, MemoryJournal};
@@ -247,11 +246,8 @@ async fn close(world: &SimWorld, warden: &Warden, desks: &[MemoryJournal]) -> Re
     for name in world.engine_reservations() {
         world.report(7, None, format!("reservation {name} is left"));
     }
-    for node in world.node_names() {
-        let drained = world.node_view(&node).is_some_and(|n| n.flags.has(NodeFlag::Drain));
-        if let Some(run) = world.reason_run(&node).filter(|_| drained) {
-            world.report(6, Some(&node), format!("the drain of run {run} stands and nobody stands for it"));
-        }
+    for (node, run) in world.drained_by_runs() {
+        world.report(6, Some(&node), format!("the drain of run {run} stands and nobody stands for it"));
     }
     Ok(())
 }

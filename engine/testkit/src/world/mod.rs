@@ -270,6 +270,14 @@ impl SimWorld {
         engine_core::ownership::run_of_reason(&reason.text)
     }
 
+    /// Lists the nodes that are drained under the reason of a run, with the run.
+    pub(crate) fn drained_by_runs(&self) -> Vec<(NodeName, engine_core::model::RunId)> {
+        let w = self.lock();
+        let drained = w.nodes.iter().filter(|n| n.has(engine_core::model::NodeFlag::Drain));
+        let run = |n: &node::SimNode| engine_core::ownership::run_of_reason(&n.reason.as_ref()?.text);
+        drained.filter_map(|n| Some((n.name.clone(), run(n)?))).collect()
+    }
+
     /// Puts a finding of another checker into the rule book.
     pub fn report(&self, rule: u8, node: Option<&NodeName>, what: impl Into<String>) {
         let mut w = self.lock();

@@ -1,30 +1,32 @@
 //! The engines of a site with a policy: each with its intake, its dispatcher and its gate, as `serve` puts them together.
 //! Two share a journal; a third has one of its own on the same Slurm.
 
+mod ears;
+
+use super::AGENT;
 use super::model::Model;
 use super::stops::Stops;
 use super::terms::Terms;
-use super::{AGENT, people};
 use crate::journal::Guarded;
 use crate::mutants::{self, Mutant};
 use crate::ports::{SeededIds, SimActuator, SimClock, SimScheduler};
 use crate::simulate::SimulateOptions;
 use crate::simulate::agenda::Incident;
-use crate::simulate::mortal::{Mortal, Mourner, mix};
+use crate::simulate::mortal::{Mortal, mix};
 use crate::time::{Group, Spawner};
 use crate::warden::Warden;
 use crate::world::SimWorld;
+use ears::Bell;
 use engine_core::incident::{IntakeRules, Scope, StormRules};
 use engine_core::model::{NodeName, RunId};
-use engine_core::plan::{Plan, Render};
+use engine_core::plan::Render;
 use engine_core::playbook::Playbook;
-use engine_core::run::{Event, EventKind, RunState};
-use engine_runtime::engine::{Engine, EngineConfig, Gate, Observer, Ports};
+use engine_runtime::engine::{Engine, EngineConfig, Gate, Ports};
 use engine_runtime::fleet::{
     ByFault, Dispatcher, DispatcherConfig, FleetError, FleetLog, FleetView, Intake, PolicyGate, Selection,
     SwitchGate, shape_of,
 };
-use engine_runtime::journal::{Journal, MemoryJournal, Record};
+use engine_runtime::journal::{Journal, MemoryJournal};
 use engine_runtime::ports::{Clock, Spawn, Task};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -359,71 +361,7 @@ impl Office {
         (state.deaths_in_write, state.deaths_between)
     }
 
-    /// Hears of an event of a run: the books first, then the people whom it concerns.
-    fn hear(&self, place: usize, event: &Event, state: &RunState) {
-        self.warden.on_event(event, state);
-        let node = &state.plan.target.node;
-        let broken = lock(&self.state).stops[place].judge(event, state);
-        if let Some((rule, what)) = broken {
-            self.world.report(rule, Some(node), what);
-        }
-        match &event.kind {
-            EventKind::Proposed { plan, .. } => self.judge_choice(plan),
-            EventKind::Deferred { .. } => lock(&self.state).deferred += 1,
-            EventKind::Started { engine } => self.judge_start(engine, state),
-            EventKind::ApprovalRequested { .. } | EventKind::ApprovalVoided { .. } => {
-                if let Some(office) = self.me.upgrade() {
-                    let (run, node) = (event.run.clone(), node.clone());
-                    self.spawner.spawn("on call", people::answer(office, place, run, node));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Rule 11: who begins has the policy that the plan was judged by, and asked as many people as it says.
-    fn judge_start(&self, engine: &str, state: &RunState) {
-        let Some(terms) = lock(&self.state).bound.get(engine).cloned() else { return };
-        let (node, plan) = (&state.plan.target.node, &state.plan);
-        let judged_by = plan.policy.as_ref().and_then(|v| v.policy.as_ref());
-        if judged_by != terms.digest.as_ref() {
-            let what = format!("{engine} began a plan that was judged by another policy than its own");
-            self.world.report(11, Some(node), what);
-        }
-        if state.approvals.len() < usize::from(terms.people) {
-            let said_yes = state.approvals.len();
-            let what = format!("a run began with the yes of {said_yes} of {} people", terms.people);
-            self.world.report(11, Some(node), what);
-        }
-    }
-
-    /// Rule 12: a run is of the playbook that is for the fault, and on a node and a GPU that an alert was about.
-    fn judge_choice(&self, plan: &Plan) {
-        let node = &plan.target.node;
-        let on = plan.target.gpu.as_ref().map(|g| g.index);
-        let struck = on.is_some_and(|gpu| lock(&self.state).alerted.contains(&(node.clone(), gpu)));
-        let what = if plan.playbook.id != self.playbook.reference.id {
-            format!("a run of {}, which is for another fault", plan.playbook)
-        } else if !struck {
-            format!("a run on GPU {on:?}, which no alert was about")
-        } else {
-            return;
-        };
-        self.world.report(12, Some(node), what);
-    }
-
-    fn hear_records(&self, place: usize, records: &[Record]) {
-        for record in records.iter().filter(|r| r.stream.as_str() == "fleet") {
-            let tripped = lock(&self.state).stops[place].hear(record);
-            if let Some(scope) = tripped
-                && let Some(office) = self.me.upgrade()
-            {
-                self.spawner.spawn("the lead", people::release(office, place, scope));
-            }
-        }
-    }
-
-    /// Stops a scope in the name of a person, on every journal.
+    /// Returns the terminals on every journal.
     pub(super) fn desks(&self) -> Vec<Desk> {
         lock(&self.state).desks.iter().flatten().cloned().collect()
     }
@@ -441,54 +379,6 @@ impl Office {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-}
-
-/// Tells the office what a process wrote, if it still stands.
-#[derive(Clone)]
-struct Bell {
-    office: Weak<Office>,
-    place: usize,
-}
-
-impl fmt::Debug for Bell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("place", &self.place).finish_non_exhaustive()
-    }
-}
-
-impl Observer for Bell {
-    fn on_event(&self, event: &Event, state: &RunState) {
-        if let Some(office) = self.office.upgrade() {
-            office.hear(self.place, event, state);
-        }
-    }
-}
-
-impl Mourner for Bell {
-    fn is_first(&self, run: &RunId, after: u64) -> bool {
-        self.office.upgrade().is_some_and(|o| lock(&o.state).struck.insert((run.clone(), after)))
-    }
-
-    fn recorded(&self, events: &[Event], state: &RunState) {
-        if let Some(office) = self.office.upgrade() {
-            for e in events {
-                office.hear(self.place, e, state);
-            }
-        }
-    }
-
-    fn streamed(&self, records: &[Record]) {
-        if let Some(office) = self.office.upgrade() {
-            office.hear_records(self.place, records);
-        }
-    }
-
-    fn died(&self, engine: usize, _run: &RunId) {
-        if let Some(office) = self.office.upgrade() {
-            let down = office.downtime();
-            office.die(engine, true, down);
-        }
     }
 }
 
