@@ -6,6 +6,7 @@ use crate::config;
 use crate::finding::{Finding, Lasts};
 use crate::mode::Mode;
 use crate::talk::tame;
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ pub(crate) fn order(deadline: Duration, cursor: Option<&str>, line: &str) -> Str
 /// Works off the orders, one after another, and says on stdout how far it is.
 pub(crate) fn work(mode: Mode, orders: &[String]) {
     let node = crate::mode::from_env(NODE).unwrap_or_default();
+    let scrape = RefCell::new(None);
     for (index, order) in orders.iter().enumerate() {
         if !say(&format!("B\t{index}")) {
             return;
@@ -31,7 +33,7 @@ pub(crate) fn work(mode: Mode, orders: &[String]) {
             Ok((deadline, cursor, check)) => {
                 // A little earlier than the other half gives up, to say what it was that did not answer.
                 let end = began + deadline.saturating_sub((deadline / 10).max(Duration::from_millis(5)));
-                check.check.look(&Scene { mode, end, cursor, node: node.clone() })
+                check.check.look(&Scene { mode, end, cursor, node: node.clone(), scrape: &scrape })
             }
             Err(why) => Said::trouble(why),
         };

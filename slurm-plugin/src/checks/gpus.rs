@@ -80,6 +80,7 @@ fn entries(dir: &Path, counts: impl Fn(&str) -> bool) -> std::io::Result<usize> 
 mod tests {
     use super::*;
     use crate::mode::Mode;
+    use std::cell::RefCell;
     use std::time::Instant;
 
     fn look(expect: usize, files: usize, driver: Option<usize>) -> Said {
@@ -96,7 +97,13 @@ mod tests {
         }
         let path = dir.path().to_path_buf();
         let gpus = Gpus { expect: Some(expect), gres: None, dev: path.clone(), proc: path };
-        gpus.look(&Scene { mode: Mode::Health, end: Instant::now(), cursor: None, node: "gpu001".to_owned() })
+        gpus.look(&Scene {
+            mode: Mode::Health,
+            end: Instant::now(),
+            cursor: None,
+            node: "gpu001".to_owned(),
+            scrape: &RefCell::new(None),
+        })
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Stat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
     use std::path::Path;
     use std::time::Instant;
 
@@ -168,7 +169,13 @@ mod tests {
             age: Duration::from_secs(120),
             proc: dir.path().to_path_buf(),
         };
-        check.look(&Scene { mode: Mode::Health, end: Instant::now(), cursor: None, node: "n".to_owned() })
+        check.look(&Scene {
+            mode: Mode::Health,
+            end: Instant::now(),
+            cursor: None,
+            node: "n".to_owned(),
+            scrape: &RefCell::new(None),
+        })
     }
 
     #[test]

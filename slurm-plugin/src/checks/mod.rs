@@ -13,14 +13,20 @@ mod xid_table;
 
 use crate::config::Params;
 use crate::finding::Finding;
+use crate::http;
 use crate::mode::Mode;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
+/// Where an exporter has its metrics.
+pub(crate) const METRICS: &str = "/metrics";
 /// The most findings of one check; more are counted, not listed.
 pub(crate) const MAX_FINDINGS: usize = 64;
 
 /// What a check may need to know.
-pub(crate) struct Scene {
+pub(crate) struct Scene<'a> {
     /// Why it runs.
     pub(crate) mode: Mode,
     /// When its programs and requests must have ended.
@@ -29,6 +35,25 @@ pub(crate) struct Scene {
     pub(crate) cursor: Option<String>,
     /// The name of this node in slurm.conf.
     pub(crate) node: String,
+    /// The last scrape of this look, which two checks may want.
+    pub(crate) scrape: &'a RefCell<Option<(SocketAddr, Rc<str>)>>,
+}
+
+impl Scene<'_> {
+    /// Reads an exporter's metrics, once in a look.
+    pub(crate) fn metrics(&self, address: SocketAddr, path: &str) -> Result<Rc<str>, String> {
+        if let Some((of, text)) = &*self.scrape.borrow()
+            && *of == address
+            && path == METRICS
+        {
+            return Ok(Rc::clone(text));
+        }
+        let text: Rc<str> = http::get(address, path, self.end)?.into();
+        if path == METRICS {
+            *self.scrape.borrow_mut() = Some((address, Rc::clone(&text)));
+        }
+        Ok(text)
+    }
 }
 
 /// What a check says.

@@ -1,10 +1,9 @@
 //! Are GPUs held back by heat or by power brakes? From dcgm-exporter's text or from `nvidia-smi`, whichever is set.
 
-use super::{MAX_FINDINGS, Said, Scene};
+use super::{MAX_FINDINGS, METRICS, Said, Scene};
 use crate::command;
 use crate::config::Params;
 use crate::finding::Finding;
-use crate::http;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,7 +48,7 @@ impl Throttle {
     /// Looks.
     pub(super) fn look(&self, scene: &Scene) -> Said {
         let masks = match &self.source {
-            Source::Exporter(address) => match http::get(*address, "/metrics", scene.end) {
+            Source::Exporter(address) => match scene.metrics(*address, METRICS) {
                 Ok(text) => from_exporter(&text),
                 Err(e) => Err(format!("dcgm-exporter at {address}: {e}")),
             },

@@ -207,6 +207,7 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::mode::Mode;
+    use std::cell::RefCell;
     use std::io::Write as _;
 
     fn look(log: &std::path::Path, cursor: Option<String>) -> Said {
@@ -216,6 +217,7 @@ mod tests {
             end,
             cursor,
             node: "gpu003".to_owned(),
+            scrape: &RefCell::new(None),
         })
     }
 
