@@ -158,6 +158,32 @@ pub enum Verb {
     /// Starts again what a reset takes apart (DCGM and its exporter), after an engine died in the middle of one. Waits
     /// for a reset that is still under way; resets nothing.
     RestoreTools,
+    /// Sets one GPU's locked and application clocks back to their defaults.
+    ResetClocks {
+        /// UUID the plan was made for.
+        uuid: String,
+        /// PCI address the plan was made for.
+        bus_id: String,
+    },
+    /// Restarts one service that the node's own configuration lists; any other is refused by the node.
+    RestartService {
+        /// Name of its unit, with or without `.service`.
+        unit: String,
+    },
+    /// Lists processes, those that matter first; without their arguments.
+    Processes,
+    /// Ends one process of a user that belongs to no job: TERM, and KILL where that is not enough.
+    KillProcess {
+        /// Its id.
+        pid: u32,
+        /// When it started, in clock ticks since the boot: with the id it names one process for ever.
+        start_time: u64,
+    },
+    /// Moves a leftover out of a scratch directory into the quarantine beside it. Deletes nothing.
+    Quarantine {
+        /// Absolute path below one of the scratch directories that the node's own configuration lists.
+        path: String,
+    },
 }
 
 impl Verb {
@@ -169,6 +195,11 @@ impl Verb {
             Self::Diag { .. } => "diag",
             Self::CollectEvidence => "collect_evidence",
             Self::RestoreTools => "restore_tools",
+            Self::ResetClocks { .. } => "reset_clocks",
+            Self::RestartService { .. } => "restart_service",
+            Self::Processes => "processes",
+            Self::KillProcess { .. } => "kill_process",
+            Self::Quarantine { .. } => "quarantine",
         }
     }
 }
@@ -182,6 +213,85 @@ pub struct EvidenceItem {
     pub text: String,
     /// Why it is missing or cut, empty where it is whole.
     pub note: String,
+}
+
+/// The most bytes that an evidence bundle has, encoded as JSON.
+pub const MAX_EVIDENCE: usize = 20 << 20;
+
+/// The clocks of one GPU as nvidia-smi tells them, in MHz. What was locked by hand cannot be read from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuClocks {
+    /// Clock of the multiprocessors right now.
+    pub sm: Known<u32>,
+    /// The highest they can have.
+    pub sm_max: Known<u32>,
+    /// Application clock that is set; unknown where the GPU or driver has none.
+    pub application: Known<u32>,
+    /// Application clock by default.
+    pub application_default: Known<u32>,
+}
+
+/// A service as the unit manager tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// `active`, `inactive`, `failed`, `activating`, ...
+    pub active: String,
+    /// The finer state: `running`, `dead`, `auto-restart`, ...
+    pub sub: String,
+    /// Main process; 0 for none.
+    pub main_pid: u32,
+}
+
+/// One process of a node. Arguments and environment are left out: they may hold secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeProcess {
+    /// Its id.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot.
+    pub start_time: u64,
+    /// Effective user id.
+    pub uid: u32,
+    /// Name of that user, where the node knows it in time.
+    pub user: Option<String>,
+    /// Short name of the program: text from outside.
+    pub command: String,
+    /// Its control group; unknown where it cannot be read.
+    pub cgroup: Known<String>,
+    /// The Slurm job whose control group it is in; an empty text for none.
+    pub job: Known<String>,
+    /// Whether it has a GPU's device open.
+    pub holds_gpu: Known<bool>,
+    /// The kernel's letter: R, S, D (waits and cannot be killed), Z (ended), ...
+    pub state: char,
+    /// Seconds since it started.
+    pub age_s: u64,
+}
+
+/// The processes of a node, bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessList {
+    /// GPU holders first, then what cannot be killed, then users' processes, then the system's.
+    pub processes: Vec<NodeProcess>,
+    /// How many more there are.
+    pub left_out: usize,
+}
+
+/// What became of a process that was to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum KillEnd {
+    /// It had ended before a signal was sent.
+    WasGone,
+    /// It ended after this signal, `TERM` or `KILL`.
+    Ended {
+        /// Name of the signal.
+        signal: String,
+    },
+    /// It got KILL and is still there, as in an uninterruptible wait for a device or file system (state D).
+    Remains {
+        /// The kernel's letter for its state.
+        state: char,
+    },
 }
 
 /// What a node answered.
@@ -203,6 +313,40 @@ pub enum WorkResult {
     Evidence(Vec<EvidenceItem>),
     /// Answer to `RestoreTools`: what was done.
     Restored(Vec<String>),
+    /// Answer to `ResetClocks`, after nvidia-smi took at least one of the two commands.
+    ClocksReset {
+        /// Read right before.
+        before: GpuClocks,
+        /// Read back.
+        after: GpuClocks,
+        /// The commands and what came of each.
+        steps: Vec<String>,
+    },
+    /// Answer to `RestartService`: the unit manager did it; whether the service runs is in `after`.
+    ServiceRestarted {
+        /// Name of the unit.
+        unit: String,
+        /// Right before.
+        before: ServiceState,
+        /// Read back until it ran, failed or the time was over.
+        after: ServiceState,
+    },
+    /// Answer to `Processes`.
+    Processes(Known<ProcessList>),
+    /// Answer to `KillProcess`.
+    Killed {
+        /// What became of it.
+        end: KillEnd,
+        /// What was done.
+        steps: Vec<String>,
+    },
+    /// Answer to `Quarantine`: moved.
+    Quarantined {
+        /// Where it was.
+        from: String,
+        /// Where it is now.
+        to: String,
+    },
     /// Not done, and certain not to be: the order is refused by the node's own check or no tool is there.
     Refused(String),
     /// Nobody can say whether it was done: lost, timed out, killed.

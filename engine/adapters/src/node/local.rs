@@ -107,6 +107,13 @@ impl NodeActuator for LocalNode {
                 let _nothing_else_runs = self.inner.done.lock().await;
                 WorkResult::Restored(self.inner.restore_tools(Until::after(limit)).await)
             }
+            Verb::ResetClocks { .. }
+            | Verb::RestartService { .. }
+            | Verb::Processes
+            | Verb::KillProcess { .. }
+            | Verb::Quarantine { .. } => {
+                WorkResult::Refused(format!("this node does not know the verb {}", order.verb.word()))
+            }
             Verb::Diag { level } if !(1..=4).contains(level) => {
                 WorkResult::Refused(format!("there is no diagnostic of level {level}; give 1 to 3"))
             }

@@ -221,6 +221,15 @@ impl NodeActuator for ShadowActuator {
             Verb::Diag { level } => format!("run the diagnostic of level {level} on {node}"),
             Verb::CollectEvidence => format!("collect evidence on {node}"),
             Verb::RestoreTools => format!("start the tools of {node} again"),
+            Verb::ResetClocks { uuid, bus_id } => {
+                format!("reset the clocks of GPU {uuid} at {bus_id} of {node}")
+            }
+            Verb::RestartService { unit } => format!("restart {unit} on {node}"),
+            Verb::Processes => format!("list the processes of {node}"),
+            Verb::KillProcess { pid, start_time } => {
+                format!("end process {pid} (started at {start_time}) on {node}")
+            }
+            Verb::Quarantine { path } => format!("move {path} of {node} into quarantine"),
         };
         self.would.note(&what);
         WorkResult::Refused(format!("in shadow: {what} was not sent"))
