@@ -223,6 +223,7 @@ fn somebody_without_the_journal_says_yes_over_the_socket_and_the_kernel_names_th
     assert!(why.code == 0 && why.out.contains("gpu002 is IDLE") && why.out.contains(&run), "{why}");
     let open = site.other(&["incidents"]);
     assert!(open.code == 0 && open.out.contains("gpu-ecc-uncorrectable"), "{open}");
+    assert!(site.metric("slurmedic_open_runs{status=\"awaiting_approval\"}") >= 1.0);
     let yes = site.other(&["approve", &run]);
     assert!(yes.code == 0 && yes.out.contains("the engine that serves carries it out"), "{yes}");
     site.ends(&run, "succeeded");

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-/// How long one connection lives, whatever it does.
+/// How long one connection is listened to.
 const LIFE: Duration = Duration::from_secs(900);
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -225,14 +225,15 @@ async fn converse<S>(
     let mut conn = pin!(conn);
     let work = async {
         tokio::select! {
-            done = conn.as_mut() => done,
-            () = stopped(&mut stop) => {
-                conn.as_mut().graceful_shutdown();
-                conn.as_mut().await
-            }
+            done = conn.as_mut() => return done,
+            () = stopped(&mut stop) => {}
+            () = tokio::time::sleep(LIFE) => {}
         }
+        // What was asked is answered, and nothing more is heard.
+        conn.as_mut().graceful_shutdown();
+        conn.as_mut().await
     };
-    match tokio::time::timeout(LIFE, work).await {
+    match tokio::time::timeout(LIFE + limits.act_time, work).await {
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended badly"),
         Ok(Ok(())) => {}
         Err(_) => tracing::debug!("a connection lived too long"),

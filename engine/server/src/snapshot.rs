@@ -1,6 +1,7 @@
 //! What `/metrics` reads at the moment it is asked: the fold of the fleet's record, locks, the last look at the cluster,
 //! and how long ago each source was heard.
 
+use crate::desk::MAX_LISTED;
 use crate::exposition::{Form, Values, write};
 use crate::happening::FAMILIES;
 use crate::metrics::{Family, Kind};
@@ -28,6 +29,7 @@ gauges! {
     QUEUED = "slurmedic_queued_incidents", "", "Incidents that wait for a plan or for room.", [];
     OLDEST = "slurmedic_oldest_queued_incident_age_seconds", "seconds", "Age of the incident that waits longest.", [];
     WAITING = "slurmedic_runs_under_way", "", "Incidents that a run has.", [];
+    RUNS = "slurmedic_open_runs", "", "Runs that are not over, by where they stand.", ["status"];
     STOPS = "slurmedic_breaker_open", "", "What stands still, by kind of scope and whether a person stopped it.", ["scope", "by"];
     LOCKS = "slurmedic_locks", "", "Locks on nodes, racks and fabrics that runs hold.", [];
     OUT = "slurmedic_nodes_out_of_service", "", "Nodes out of service, whoever took them, by budget.", ["budget"];
@@ -62,6 +64,13 @@ pub(crate) async fn text(server: &Server, form: Form) -> String {
         add(&OLDEST, one(counted.oldest));
         add(&WAITING, one(counted.running));
         add(&STOPS, counted.stops);
+    }
+    if let Ok(runs) = parts.desk.engine().ports.journal.runs(None, true, MAX_LISTED).await {
+        let mut by: BTreeMap<&str, f64> = BTreeMap::new();
+        for run in &runs {
+            *by.entry(run.status.as_str()).or_insert(0.0) += 1.0;
+        }
+        add(&RUNS, by.into_iter().map(|(status, n)| (vec![status.to_owned()], n)).collect());
     }
     if let Ok(leases) = parts.desk.engine().ports.journal.leases().await {
         add(&LOCKS, one(leases.len() as f64));
