@@ -58,7 +58,7 @@ impl SimActuator {
         match begun {
             Order::Now(result) => {
                 self.clock.sleep(SignedDuration::from_millis(300)).await;
-                result
+                *result
             }
             Order::Hangs { applied } => {
                 let flight = InFlight::new(&self.world, flight());

@@ -66,7 +66,7 @@ pub(crate) enum Course<T> {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// It was answered before, or can be answered now.
-    Now(WorkResult),
+    Now(Box<WorkResult>),
     /// It takes this long; then [`Inner::finish_reset`] tells.
     Reset(SignedDuration),
     /// The tool hangs for the order's limit, and this becomes of it.
@@ -286,12 +286,14 @@ impl Inner {
         bus_id: &str,
     ) -> Order {
         let Some(n) = self.find(node) else {
-            return Order::Now(WorkResult::Refused(format!("there is no node {node}")));
+            return Order::Now(Box::new(WorkResult::Refused(format!("there is no node {node}"))));
         };
         match self.nodes[n].orders.get(id) {
-            Some(Some(answer)) => return Order::Now(answer.clone()),
+            Some(Some(answer)) => return Order::Now(Box::new(answer.clone())),
             Some(None) => {
-                return Order::Now(WorkResult::Ambiguous("the order is being carried out".to_owned()));
+                return Order::Now(Box::new(WorkResult::Ambiguous(
+                    "the order is being carried out".to_owned(),
+                )));
             }
             None => {}
         }
@@ -348,7 +350,7 @@ impl Inner {
 
     fn answer(&mut self, n: usize, id: &str, result: WorkResult) -> Order {
         self.nodes[n].orders.insert(id.to_owned(), Some(result.clone()));
-        Order::Now(result)
+        Order::Now(Box::new(result))
     }
 
     /// Ends a reset: the GPU is reset, the DCGM engine and the exporter are started anew.
