@@ -92,6 +92,11 @@ impl Remote {
                 tracing::warn!(status = %r.status(), "the engine does not say who it is; the journal is used");
                 None
             }
+            Err(error) if error.is_timeout() => {
+                let socket = self.socket.display();
+                tracing::warn!(%socket, "the engine does not answer at its socket; the journal is used");
+                None
+            }
             Err(error) => {
                 tracing::info!(%error, "no engine answers at its socket; the journal is used");
                 None

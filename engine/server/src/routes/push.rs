@@ -73,10 +73,9 @@ pub(super) async fn source(
             Some(signing)
         }
     };
-    if !source.may_post() {
-        let p = Problem::new(ProblemKind::Busy, "this source posts too often: send again in a few seconds");
-        told(&server, &source, &p);
-        return Err(p);
+    // Whoever is not known yet takes no place of the source's.
+    if signed.is_none() {
+        pace(&server, &source)?;
     }
     let body = server.body(&headers, body, limit).await.inspect_err(|p| told(&server, &source, p))?;
     if let Some(signing) = signed {
@@ -88,12 +87,23 @@ pub(super) async fn source(
             told(&server, &source, &p);
             return Err(p);
         }
+        pace(&server, &source)?;
     }
     let read = source.read(&body, server.now());
     drop(body);
     let answer = take(Arc::clone(&server), name, read).await?;
     source.heard(jiff::Timestamp::now());
     Ok(answer)
+}
+
+/// Takes a place for one post of a source.
+fn pace(server: &Server, source: &Source) -> Result<(), Problem> {
+    if source.may_post() {
+        return Ok(());
+    }
+    let p = Problem::new(ProblemKind::Busy, "this source posts too often: send again in a few seconds");
+    told(server, source, &p);
+    Err(p)
 }
 
 fn told(server: &Server, source: &Source, problem: &Problem) {
