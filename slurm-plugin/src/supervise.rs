@@ -123,7 +123,7 @@ fn batch(
     });
     let Some(first) = checks.first() else { return Vec::new() };
     let mut current = Outcome::new(first);
-    let (child, lines) = match start(mode, node, orders) {
+    let (mut child, lines) = match start(mode, node, orders) {
         Ok(started) => started,
         Err(e) => {
             current.failed(format!("its process does not start: {e}"));
@@ -145,7 +145,7 @@ fn batch(
             Followed::Late => {
                 current.took = began.elapsed();
                 current.hung(check, &format!("it does not end within {:?}", limit(check)));
-                give_up(&child);
+                give_up(&mut child);
                 current.stuck = still_there(child.id());
                 out.push(current);
                 return out;
@@ -157,7 +157,7 @@ fn batch(
             }
         }
     }
-    give_up(&child);
+    give_up(&mut child);
     out
 }
 
@@ -214,9 +214,16 @@ fn start(
     Ok((child, ours))
 }
 
-/// Ends the worker and what it started. Nobody waits: what cannot be killed is left to the system.
-fn give_up(child: &Child) {
+/// Ends the worker and what it started, and collects it if it goes within a moment. Nobody waits longer: what cannot be
+/// killed is left to the system.
+fn give_up(child: &mut Child) {
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    for _ in 0..40 {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_micros(50)),
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
 }
 
 /// Names a killed process that does not die, by its number and its start, after a moment in which it could.

@@ -31,3 +31,23 @@ fn a_prolog_beside_a_look_goes_by_the_verdict_on_file() {
     assert!(prolog.code == 1 && prolog.took < Duration::from_secs(1), "{prolog:?}");
     assert_eq!(finish(slow).code, 0);
 }
+
+/// A worker that is not collected is one more orphan with each look where the first process is no real init.
+#[test]
+fn a_look_leaves_no_process_behind() {
+    // Orphans become ours, and nobody here collects them.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let site = Site::new("check mount path=/\n");
+    for _ in 0..5 {
+        assert_eq!(site.health().code, 0);
+    }
+    let me = std::process::id().to_string();
+    let orphans: Vec<String> = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok())
+        // A worker is started as /proc/self/exe, which is its name.
+        .filter(|stat| stat.contains(" (exe) Z ") && stat.split(' ').nth(3) == Some(&me))
+        .collect();
+    assert_eq!(orphans, Vec::<String>::new());
+}
