@@ -69,6 +69,10 @@ fn no_rule_is_broken_with_budgets_breakers_stops_and_new_policies() {
     let report = run(&options, runs, 2);
     let shown = serde_json::to_string_pretty(&report).unwrap();
     assert!(report.is_clean(), "{shown}");
+    if runs == 1 {
+        // One seed that is played again need not show everything.
+        return;
+    }
     let f = &report.fleet;
     assert!(f.runs > 40 && f.waits > 20 && f.budgets.taken > 30, "too tame: {shown}");
     assert!(f.budgets.to_the_limit > 10, "no budget was ever full: {shown}");

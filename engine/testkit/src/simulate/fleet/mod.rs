@@ -98,6 +98,7 @@ async fn tell(
                 incidents += 1;
                 people += u64::from(incident.meddler.is_some());
                 progress.incident();
+                office.begin_case();
                 let name = format!("incident {} of node {}", incident.number, incident.node);
                 spawner.spawn(name, people::live(us, *incident));
             }

@@ -328,9 +328,14 @@ impl Office {
         lock(&self.state).desks.get(place).cloned().flatten()
     }
 
-    pub(super) fn begin_case(&self, node: &NodeName, incident: &Incident) {
+    /// Counts a case as open, before anybody works on it.
+    pub(super) fn begin_case(&self) {
+        lock(&self.state).open += 1;
+    }
+
+    /// Lets people know of an incident.
+    pub(super) fn know(&self, node: &NodeName, incident: &Incident) {
         let mut state = lock(&self.state);
-        state.open += 1;
         state.incidents.insert(node.clone(), incident.clone());
         state.alerted.insert((node.clone(), incident.gpu));
     }

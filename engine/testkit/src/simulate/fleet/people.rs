@@ -104,19 +104,24 @@ fn alert(office: &Office, node: &NodeName, gpu: u32, firing: bool) -> Option<Ale
 
 /// Breaks what an incident breaks and follows it until nobody has to do with it any more.
 pub(super) async fn live(office: Arc<Office>, incident: Incident) {
+    follow(&office, incident).await;
+    office.end_case();
+}
+
+async fn follow(office: &Office, incident: Incident) {
     let Some(node) = office.world.node_names_at(incident.node) else { return };
     if stage::not_for_engines(&office.world, &node, &incident) {
         return;
     }
-    office.begin_case(&node, &incident);
+    office.know(&node, &incident);
     stage::set(&office.world, &office.clock, &node, &incident).await;
     office.clock.sleep(incident.noticed_after).await;
     stage::interfere(&office.world, &node, &incident);
     for post in 0..POSTS {
         let sick = !office.world.ailments(&node).is_empty();
         let firing = sick || post < FALSE_ALARM;
-        tell(&office, &node, &incident, firing).await;
-        match with_whom(&office, &node).await {
+        tell(office, &node, &incident, firing).await;
+        match with_whom(office, &node).await {
             Whom::Person => {
                 office.clock.sleep(incident.repair_after).await;
                 stage::repair(&office.world, &office.clock, &office.warden, &node, incident.gpu).await;
@@ -129,7 +134,6 @@ pub(super) async fn live(office: Arc<Office>, incident: Incident) {
     // What is left, such as a drain that nobody stands for by the record, is looked after by people.
     stage::repair(&office.world, &office.clock, &office.warden, &node, incident.gpu).await;
     office.world.forget_orders(&node);
-    office.end_case();
 }
 
 async fn tell(office: &Office, node: &NodeName, incident: &Incident, firing: bool) {
