@@ -71,6 +71,8 @@ pub(crate) enum Verb {
     Pause(commands::breaker::PauseArgs),
     /// Show what stands still, and let it go on.
     Breaker(commands::breaker::BreakerArgs),
+    /// Carry orders out on a node; make the keys of nodes.
+    Agent(commands::agent::AgentArgs),
     /// Make, list and revoke API tokens.
     Token(commands::token::TokenArgs),
     /// Make a one-time yes for a person who is not at a terminal.

@@ -36,6 +36,10 @@ pub(crate) struct Config {
     pub(crate) exporter: ExporterConfig,
     /// The engine's faces.
     pub(crate) server: ServerSettings,
+    /// Agents of nodes, on the engine's side.
+    pub(crate) agents: AgentsConfig,
+    /// This host's own agent.
+    pub(crate) agent: AgentConfig,
 }
 
 /// Which cluster the verbs act on.
@@ -85,6 +89,28 @@ pub(crate) struct NodeConfig {
     pub(crate) name: Option<String>,
     /// Its tools.
     pub(crate) tools: NodeToolsConfig,
+}
+
+/// Agents of nodes, on the engine's side.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AgentsConfig {
+    /// File with the secret from which the key of each node is made.
+    pub(crate) secret: Option<PathBuf>,
+}
+
+/// This host's own agent.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AgentConfig {
+    /// Address of the engine.
+    pub(crate) engine: Option<String>,
+    /// File with this node's key.
+    pub(crate) key: Option<PathBuf>,
+    /// Certificates that are believed, PEM.
+    pub(crate) ca: Option<PathBuf>,
+    /// Where the agent writes down what it has begun.
+    pub(crate) state: Option<PathBuf>,
 }
 
 /// dcgm-exporter.

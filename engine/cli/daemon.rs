@@ -87,6 +87,7 @@ impl Daemon {
             policy: Arc::new(Current::new(policy)),
             tokens,
             tickets: Arc::new(Current::new(Arc::new(tickets(&config)?))),
+            orders: site.orders.clone(),
             sources: Arc::new(Current::new(Arc::new(sources(&config)?))),
             open_metrics: config.server.open_metrics,
             limits: config.server.limits(),

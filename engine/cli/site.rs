@@ -16,6 +16,7 @@ use engine_core::policy::{Deed, Layout, Policy, RackSource, Role, may};
 use engine_playbook::{Library, Renderer};
 use engine_runtime::engine::{Engine, Observer, Ports, TimeIds};
 use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
+use engine_runtime::orders::{AgentNodes, Mailbox};
 use engine_runtime::ports::{GpuTelemetry, NodeActuator};
 use engine_runtime::system::SystemClock;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub(crate) struct Site {
     pub(crate) engine: Engine,
     /// The real scheduler, for `doctor`.
     pub(crate) slurm: Option<Arc<SlurmBackend>>,
+    /// Orders for nodes with agents, where the site has any.
+    pub(crate) orders: Option<Arc<Mailbox>>,
     /// Where the journal is; `None` for one in memory.
     pub(crate) journal_path: Option<PathBuf>,
     /// This host's name as a node; `None` on the simulated cluster.
@@ -155,7 +158,17 @@ pub(crate) async fn open(
         None => None,
     };
     let local = local_name(&config)?;
-    let actuator: Arc<dyn NodeActuator> = Arc::new(LocalNode::new(local.clone(), config.node.tools.clone()));
+    let own: Arc<dyn NodeActuator> = Arc::new(LocalNode::new(local.clone(), config.node.tools.clone()));
+    let orders = match &config.agents.secret {
+        Some(path) => Some(Arc::new(Mailbox::new(crate::commands::agent::master(path)?))),
+        None => None,
+    };
+    let actuator: Arc<dyn NodeActuator> = match &orders {
+        Some(mailbox) => {
+            Arc::new(AgentNodes::new(Arc::clone(mailbox), Arc::new(SystemClock), (local.clone(), own)))
+        }
+        None => own,
+    };
     let ports = Ports {
         scheduler: slurm.clone(),
         actuator,
@@ -172,6 +185,7 @@ pub(crate) async fn open(
     Ok(Site {
         engine,
         slurm: Some(slurm),
+        orders,
         journal_path,
         local: Some(local),
         config_path,
@@ -193,6 +207,7 @@ pub(crate) fn simulated(
     Site {
         engine,
         slurm: None,
+        orders: None,
         journal_path: None,
         local: None,
         config_path: None,
@@ -222,7 +237,7 @@ fn backend(config: &Config) -> Result<Arc<SlurmBackend>, CliError> {
     })
 }
 
-fn local_name(config: &Config) -> Result<NodeName, CliError> {
+pub(crate) fn local_name(config: &Config) -> Result<NodeName, CliError> {
     let name = match &config.node.name {
         Some(n) => n.clone(),
         None => nix::unistd::gethostname()

@@ -1,5 +1,6 @@
 //! engine-adapters
 
+pub mod agent;
 pub mod dcgm;
 pub mod node;
 pub mod nvidia_smi;

@@ -1,6 +1,7 @@
 //! One file per verb.
 
 pub(crate) mod actions;
+pub(crate) mod agent;
 pub(crate) mod alert;
 pub(crate) mod bench;
 pub(crate) mod breaker;
@@ -67,6 +68,7 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Incidents(a) => wait(incidents::run(&a, &global, printer)),
         Verb::Pause(a) => wait(breaker::pause(&a, &global, printer)),
         Verb::Breaker(a) => wait(breaker::run(&a, &global, printer)),
+        Verb::Agent(a) => agent::run(&a, &global, printer),
         Verb::Token(a) => token::run(&a, &global, printer),
         Verb::Ticket(a) => wait(ticket::run(&a, &global, printer)),
         Verb::Journal(a) => wait(journal::run(&a, &global, printer)),

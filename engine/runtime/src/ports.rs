@@ -296,7 +296,7 @@ pub enum KillEnd {
 
 /// What a node answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
+#[serde(tag = "result", content = "data", rename_all = "snake_case")]
 pub enum WorkResult {
     /// Answer to `Inspect`.
     Inspected(Box<NodeGpus>),

@@ -109,11 +109,25 @@ static LOOKS: Family = family(
     "Reads of the whole cluster, by outcome.",
     &["outcome"],
 );
+static ORDERS: Family = family(
+    "slurmedic_orders_answered",
+    Kind::Counter,
+    "",
+    "Results that agents handed over, by whether somebody still waited for them.",
+    &["heard"],
+);
+static BAD_ORDERS: Family = family(
+    "slurmedic_orders_refused_by_agents",
+    Kind::Counter,
+    "",
+    "Texts that came to an agent as orders and were none: forged, expired, replayed, or for another node.",
+    &[],
+);
 static NODES: Family =
     family("slurmedic_nodes", Kind::Gauge, "", "Nodes that the cluster had when it was last read.", &[]);
 
 /// Every metric that a happening can touch.
-pub(crate) static FAMILIES: [&Family; 15] = [
+pub(crate) static FAMILIES: [&Family; 17] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &REFUSED,
@@ -128,6 +142,8 @@ pub(crate) static FAMILIES: [&Family; 15] = [
     &COST,
     &RELOADS,
     &LOOKS,
+    &ORDERS,
+    &BAD_ORDERS,
     &NODES,
 ];
 
@@ -254,6 +270,22 @@ pub enum Happening {
         /// Why.
         why: String,
     },
+    /// An agent handed a result over.
+    OrderAnswered {
+        /// Its node.
+        node: String,
+        /// The order.
+        order: String,
+        /// `taken` or `late`.
+        heard: &'static str,
+    },
+    /// Something came to an agent as an order and was none.
+    OrderRefused {
+        /// Its node.
+        node: String,
+        /// What was wrong with it.
+        why: String,
+    },
     /// The engine serves.
     Serving {
         /// Where.
@@ -326,6 +358,12 @@ fn log(happening: &Happening) {
         }
         Happening::ClusterRead { nodes } => tracing::debug!(event = "cluster_read", nodes),
         Happening::ClusterUnread { why } => tracing::warn!(event = "cluster_unread", why),
+        Happening::OrderAnswered { node, order, heard } => {
+            tracing::debug!(event = "order_answered", node, order, heard);
+        }
+        Happening::OrderRefused { node, why } => {
+            tracing::error!(event = "order_refused", node, why, "who else sends orders to this node?");
+        }
         Happening::Serving { at } => tracing::info!(event = "serving", at),
         Happening::Stopping { why } => tracing::info!(event = "stopping", why),
     }
@@ -369,6 +407,8 @@ fn count(happening: &Happening, m: &Metrics) {
             m.set(&NODES, &[], *nodes as f64);
         }
         Happening::ClusterUnread { .. } => m.add(&LOOKS, &["failed"], 1.0),
+        Happening::OrderAnswered { heard, .. } => m.add(&ORDERS, &[heard], 1.0),
+        Happening::OrderRefused { .. } => m.add(&BAD_ORDERS, &[], 1.0),
         Happening::Serving { .. } | Happening::Stopping { .. } => {}
     }
 }

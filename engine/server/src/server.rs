@@ -21,6 +21,7 @@ use axum::http::request;
 use axum::http::{HeaderMap, header};
 use engine_core::policy::{Fleet, Policy};
 use engine_runtime::fleet::Intake;
+use engine_runtime::orders::Mailbox;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub tokens: Option<Arc<TokenStore>>,
     /// Tickets, where the site has a key.
     pub tickets: Arc<Current<Option<TicketDesk>>>,
+    /// Orders for nodes with agents, where the site has any.
+    pub orders: Option<Arc<Mailbox>>,
     /// Sources of alerts.
     pub sources: Arc<Current<SourceTable>>,
     /// Whether `/metrics` is for everybody who reaches the listener.

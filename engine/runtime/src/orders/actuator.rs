@@ -15,25 +15,39 @@ const TAKE: Duration = Duration::from_secs(45);
 /// Time beyond the order's own limit for the way back.
 const GRACE: Duration = Duration::from_secs(45);
 
-/// Nodes with agents.
+/// Nodes with agents, and this host beside them.
 #[derive(Debug)]
 pub struct AgentNodes {
     mailbox: Arc<Mailbox>,
     clock: Arc<dyn Clock>,
+    own: (NodeName, Arc<dyn NodeActuator>),
+    take: Duration,
+    grace: Duration,
 }
 
 impl AgentNodes {
-    /// Builds the port over a mailbox.
-    pub fn new(mailbox: Arc<Mailbox>, clock: Arc<dyn Clock>) -> Self {
-        Self { mailbox, clock }
+    /// Builds the port over a mailbox. The node `own` is this host, which needs no agent.
+    pub fn new(mailbox: Arc<Mailbox>, clock: Arc<dyn Clock>, own: (NodeName, Arc<dyn NodeActuator>)) -> Self {
+        Self { mailbox, clock, own, take: TAKE, grace: GRACE }
+    }
+
+    /// Sets how long an order waits to be fetched, and how long beyond its own limit for the answer.
+    #[must_use]
+    pub fn waiting(self, take: Duration, grace: Duration) -> Self {
+        Self { take, grace, ..self }
     }
 }
 
 #[async_trait]
 impl NodeActuator for AgentNodes {
     async fn status(&self, node: &NodeName) -> ActuatorStatus {
+        if *node == self.own.0 {
+            return self.own.1.status(node).await;
+        }
         let ready = match self.mailbox.seen(node) {
-            None => Err(format!("the agent of {node} has not been heard since the engine started")),
+            None => Err(format!(
+                "the agent of {node} has not been heard by this process: agents talk to the engine that serves"
+            )),
             Some(seen) => {
                 let age = self.clock.now().duration_since(seen.at);
                 if age > SILENT {
@@ -47,14 +61,17 @@ impl NodeActuator for AgentNodes {
     }
 
     async fn perform(&self, order: &WorkOrder) -> WorkResult {
+        if order.node == self.own.0 {
+            return self.own.1.perform(order).await;
+        }
         let limit =
             if order.limit > SignedDuration::ZERO { order.limit.unsigned_abs() } else { Duration::ZERO };
         if limit.is_zero() {
             return WorkResult::Refused("the order leaves no time".to_owned());
         }
         let node = &order.node;
-        match self.mailbox.send(order.clone(), TAKE.min(limit), limit + GRACE).await {
-            Waited::Result(result) => result,
+        match self.mailbox.send(order.clone(), self.take.min(limit), limit + self.grace).await {
+            Waited::Result(result) => *result,
             Waited::NotTaken => WorkResult::Refused(format!(
                 "no agent on {node} fetched the order, and none can any more: is `slurmedic agent` running there?"
             )),

@@ -47,13 +47,13 @@ pub enum Answered {
 
 struct Waiting {
     order: WorkOrder,
-    answer: oneshot::Sender<WorkResult>,
+    answer: oneshot::Sender<Box<WorkResult>>,
 }
 
 #[derive(Default)]
 struct Slot {
     queue: VecDeque<Waiting>,
-    out: BTreeMap<String, oneshot::Sender<WorkResult>>,
+    out: BTreeMap<String, oneshot::Sender<Box<WorkResult>>>,
     seen: Option<Timestamp>,
     bell: Arc<Notify>,
 }
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Mailbox {
 /// What came of waiting for a node.
 pub(super) enum Waited {
     /// The node answered.
-    Result(WorkResult),
+    Result(Box<WorkResult>),
     /// No agent took the order, and none can any more.
     NotTaken,
     /// An agent took it, and did not answer.
@@ -180,7 +180,7 @@ impl Mailbox {
     /// Takes a node's answer to an order.
     pub fn answer(&self, node: &NodeName, order: &str, result: WorkResult) -> Answered {
         let waits = self.lock().nodes.get_mut(node).and_then(|s| s.out.remove(order));
-        match waits.map(|w| w.send(result)) {
+        match waits.map(|w| w.send(Box::new(result))) {
             Some(Ok(())) => Answered::Taken,
             Some(Err(_)) | None => Answered::Late,
         }
@@ -225,5 +225,140 @@ impl Mailbox {
             Ok(Ok(result)) => Waited::Result(result),
             Ok(Err(_)) | Err(_) => Waited::Unanswered,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::actuator::AgentNodes;
+    use super::*;
+    use crate::ports::{ActuatorStatus, NodeActuator, Verb};
+    use crate::system::SystemClock;
+    use async_trait::async_trait;
+    use std::time::Duration;
+
+    #[derive(Debug)]
+    struct NoTools;
+
+    #[async_trait]
+    impl NodeActuator for NoTools {
+        async fn status(&self, _: &NodeName) -> ActuatorStatus {
+            ActuatorStatus { by: "this host".into(), ready: Ok(()) }
+        }
+
+        async fn perform(&self, order: &WorkOrder) -> WorkResult {
+            WorkResult::Restored(vec![order.id.clone()])
+        }
+    }
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    fn order(id: &str, name: &str) -> WorkOrder {
+        WorkOrder {
+            id: id.into(),
+            node: node(name),
+            run: None,
+            verb: Verb::RestoreTools,
+            limit: SignedDuration::from_secs(10),
+        }
+    }
+
+    fn site() -> (Arc<Mailbox>, Arc<AgentNodes>) {
+        let mailbox = Arc::new(Mailbox::new(OrderMaster::new(vec![1; 32]).unwrap()));
+        let own: (NodeName, Arc<dyn NodeActuator>) = (node("head"), Arc::new(NoTools));
+        let nodes = AgentNodes::new(Arc::clone(&mailbox), Arc::new(SystemClock), own);
+        (mailbox, Arc::new(nodes.waiting(Duration::from_secs(5), Duration::from_secs(5))))
+    }
+
+    /// With little patience, and orders that leave a tenth of a second.
+    fn hasty() -> (Arc<Mailbox>, Arc<AgentNodes>, WorkOrder) {
+        let (mailbox, nodes) = site();
+        let nodes = Arc::into_inner(nodes).unwrap().waiting(Duration::from_millis(50), Duration::ZERO);
+        let order = WorkOrder { limit: SignedDuration::from_millis(100), ..order("a", "gpu001") };
+        (mailbox, Arc::new(nodes), order)
+    }
+
+    async fn fetched(mailbox: &Mailbox, name: &str) -> String {
+        match mailbox.fetch(&node(name), Duration::from_secs(5), Timestamp::now).await.unwrap() {
+            Fetched::Order(text) => text,
+            Fetched::Nothing => panic!("an order was due"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_goes_to_its_node_once_and_its_answer_comes_back() {
+        let (mailbox, nodes) = site();
+        assert!(nodes.status(&node("gpu001")).await.ready.is_err(), "nobody was heard");
+        let giving = tokio::spawn({
+            let nodes = Arc::clone(&nodes);
+            async move { nodes.perform(&order("a", "gpu001")).await }
+        });
+        let wait = Duration::from_millis(50);
+        let other = mailbox.fetch(&node("gpu002"), wait, Timestamp::now).await.unwrap();
+        assert_eq!(other, Fetched::Nothing, "not to another node");
+        let text = fetched(&mailbox, "gpu001").await;
+        let key = OrderMaster::new(vec![1; 32]).unwrap().key_of(&node("gpu001")).unwrap();
+        assert_eq!(key.open(&text, &node("gpu001"), Timestamp::now()).unwrap().order, order("a", "gpu001"));
+        assert_eq!(mailbox.fetch(&node("gpu001"), wait, Timestamp::now).await.unwrap(), Fetched::Nothing);
+        let result = WorkResult::Restored(Vec::new());
+        assert_eq!(mailbox.answer(&node("gpu002"), "a", result.clone()), Answered::Late, "not from another");
+        assert_eq!(mailbox.answer(&node("gpu001"), "a", result.clone()), Answered::Taken);
+        assert_eq!(giving.await.unwrap(), result);
+        assert_eq!(mailbox.answer(&node("gpu001"), "a", result), Answered::Late);
+        assert!(nodes.status(&node("gpu001")).await.ready.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_fetched_is_certain_not_to_be_done() {
+        let (mailbox, nodes, order) = hasty();
+        let result = nodes.perform(&order).await;
+        assert!(matches!(result, WorkResult::Refused(_)), "{result:?}");
+        let wait = Duration::from_millis(50);
+        assert_eq!(mailbox.fetch(&node("gpu001"), wait, Timestamp::now).await.unwrap(), Fetched::Nothing);
+    }
+
+    #[tokio::test]
+    async fn what_was_fetched_and_not_answered_is_ambiguous() {
+        let (mailbox, nodes, order) = hasty();
+        let giving = tokio::spawn(async move { nodes.perform(&order).await });
+        fetched(&mailbox, "gpu001").await;
+        assert!(matches!(giving.await.unwrap(), WorkResult::Ambiguous(_)));
+        assert_eq!(mailbox.answer(&node("gpu001"), "a", WorkResult::Restored(Vec::new())), Answered::Late);
+    }
+
+    #[tokio::test]
+    async fn a_node_gets_so_many_orders_and_this_host_needs_no_agent() {
+        let (mailbox, nodes) = site();
+        let mut all = tokio::task::JoinSet::new();
+        for i in 0..MAX_WAITING_ORDERS {
+            let nodes = Arc::clone(&nodes);
+            all.spawn(async move { nodes.perform(&order(&format!("o{i}"), "gpu001")).await });
+        }
+        tokio::task::yield_now().await;
+        while mailbox.census(Timestamp::now()).1 < MAX_WAITING_ORDERS {
+            tokio::task::yield_now().await;
+        }
+        let one_more = nodes.perform(&order("more", "gpu001")).await;
+        assert!(matches!(&one_more, WorkResult::Refused(w) if w.contains("too many")), "{one_more:?}");
+        assert_eq!(nodes.perform(&order("own", "head")).await, WorkResult::Restored(vec!["own".into()]));
+    }
+
+    #[test]
+    fn a_request_counts_once() {
+        let (mailbox, _) = site();
+        let key = OrderMaster::new(vec![1; 32]).unwrap().key_of(&node("gpu001")).unwrap();
+        let now = Timestamp::now();
+        let at = now.to_string();
+        let mark = RequestMark { node: "gpu001", path: "/p", at: &at, nonce: "n", body: b"" };
+        let tag = key.mark(mark).unwrap();
+        assert_eq!(mailbox.admit(&node("gpu001"), mark, &tag, now), Ok(()));
+        assert_eq!(mailbox.admit(&node("gpu001"), mark, &tag, now), Err(BadOrder::Forged), "replayed");
+        let mark = RequestMark { nonce: "m", ..mark };
+        assert_eq!(
+            mailbox.admit(&node("gpu002"), mark, &key.mark(mark).unwrap(), now),
+            Err(BadOrder::Forged)
+        );
     }
 }

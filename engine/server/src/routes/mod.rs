@@ -1,6 +1,7 @@
 //! The routes, and what every request goes through: a deadline, and a word to log and metrics.
 
 mod act;
+mod agent;
 mod look;
 mod ops;
 mod push;
@@ -42,6 +43,8 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/api/v1/breaker/wrong", post(act::wrong))
         .route("/api/v1/alerts", post(push::native))
         .route("/api/v1/alerts/{source}", post(push::source))
+        .route("/agent/v1/fetch", post(agent::fetch))
+        .route("/agent/v1/answer", post(agent::answer))
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&server), through))
@@ -76,7 +79,9 @@ async fn through(State(server): State<Arc<Server>>, request: Request, next: Next
     let looks_at_slurm = route.starts_with("/api/v1/nodes") || route.starts_with("/api/v1/runs/");
     let approves = route == "/api/v1/approvals";
     let limits = server.limits();
-    let limit = if looks_at_slurm || approves { limits.act_time } else { limits.request_time };
+    // An agent's fetch is held open, and its evidence is large.
+    let agent = route.starts_with("/agent/");
+    let limit = if looks_at_slurm || approves || agent { limits.act_time } else { limits.request_time };
     let response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(ProblemKind::Busy, format!("not answered within {} s", limit.as_secs()))

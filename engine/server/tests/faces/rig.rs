@@ -144,6 +144,7 @@ impl Rig {
             policy: Arc::new(Current::new(Arc::new(Policy::default()))),
             tokens: Some(Arc::new(TokenStore::open(tokens.clone()).unwrap())),
             tickets: Arc::new(Current::new(Arc::new(setup.ticket_key.map(|k| TicketDesk::new(k).unwrap())))),
+            orders: None,
             sources: Arc::new(Current::new(Arc::new(sources.collect()))),
             open_metrics: setup.open_metrics,
             limits: setup.limits.unwrap_or_default(),

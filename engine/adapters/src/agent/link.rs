@@ -1,0 +1,123 @@
+//! The way to the engine: requests that only this node can make, with a deadline and a bounded answer.
+
+use engine_core::model::NodeName;
+use engine_runtime::orders::{NodeKey, RequestMark};
+use jiff::Timestamp;
+use reqwest::{Client, StatusCode};
+use std::time::Duration;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The largest answer, in bytes.
+const MAX_REPLY: usize = 64 << 10;
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The address or the certificates are unusable.
+    #[error("the engine's address cannot be used: {0}")]
+    Address(String),
+    /// Nobody answered.
+    #[error("the engine does not answer: {0}")]
+    Unreachable(String),
+    /// The engine said no.
+    #[error("the engine refused: {status}: {text}")]
+    Refused {
+        /// Its status.
+        status: u16,
+        /// Its words, bounded.
+        text: String,
+    },
+}
+
+/// The way to the engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    client: Client,
+    base: String,
+    node: NodeName,
+    key: NodeKey,
+}
+
+impl Link {
+    /// Prepares it; connects to nothing. `ca` is a file of certificates, the only ones that are believed.
+    pub(crate) fn new(
+        base: &str,
+        ca: Option<&[u8]>,
+        node: NodeName,
+        key: NodeKey,
+    ) -> Result<Self, LinkError> {
+        // An error only says that the program has chosen its provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let address = |e: String| LinkError::Address(e);
+        let base = base.trim_end_matches('/').to_owned();
+        let url = reqwest::Url::parse(&base).map_err(|e| address(e.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(address("it begins with http:// or https://".to_owned()));
+        }
+        let mut builder = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("slurmedic-agent/", env!("CARGO_PKG_VERSION")));
+        if let Some(pem) = ca {
+            let certs = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| address(e.to_string()))?;
+            builder = builder.tls_certs_only(certs);
+        } else if url.scheme() == "http" {
+            // Plain HTTP must not depend on the certificates of this machine.
+            builder = builder.tls_certs_only(std::iter::empty());
+        }
+        let client = builder.build().map_err(|e| address(e.to_string()))?;
+        Ok(Self { client, base, node, key })
+    }
+
+    /// Posts a body and returns the engine's answer.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        now: Timestamp,
+        limit: Duration,
+    ) -> Result<Vec<u8>, LinkError> {
+        let (at, nonce) = (now.to_string(), uuid::Uuid::now_v7().simple().to_string());
+        let mark = RequestMark { node: self.node.as_str(), path, at: &at, nonce: &nonce, body: &body };
+        let tag = self.key.mark(mark).map_err(|e| LinkError::Address(e.to_string()))?;
+        let request = self
+            .client
+            .post(format!("{}{path}", self.base))
+            .timeout(limit)
+            .header("x-slurmedic-node", self.node.as_str())
+            .header("x-slurmedic-at", &at)
+            .header("x-slurmedic-nonce", &nonce)
+            .header("x-slurmedic-signature", tag)
+            .header("content-type", "application/json")
+            .body(body);
+        let mut reply = request.send().await.map_err(|e| LinkError::Unreachable(chain(&e)))?;
+        let status = reply.status();
+        let mut read = Vec::new();
+        while let Some(part) = reply.chunk().await.map_err(|e| LinkError::Unreachable(chain(&e)))? {
+            if read.len() + part.len() > MAX_REPLY {
+                return Err(LinkError::Unreachable(format!("it answers with more than {MAX_REPLY} bytes")));
+            }
+            read.extend_from_slice(&part);
+        }
+        if status == StatusCode::OK {
+            return Ok(read);
+        }
+        let text: String =
+            String::from_utf8_lossy(&read).chars().filter(|c| !c.is_control()).take(300).collect();
+        Err(LinkError::Refused { status: status.as_u16(), text })
+    }
+}
+
+/// Names an error with its causes.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(c) = cause {
+        text.push_str(": ");
+        text.push_str(&c.to_string());
+        cause = c.source();
+    }
+    text
+}

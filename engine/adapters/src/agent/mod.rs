@@ -1,0 +1,10 @@
+//! The node agent: fetches signed orders from the engine, checks them, carries each out at most once by the node's own
+//! tools, and answers. It opens no port and takes no command line from anybody.
+
+mod ledger;
+mod link;
+mod worker;
+
+pub use ledger::LedgerError;
+pub use link::LinkError;
+pub use worker::{Agent, AgentConfig, AgentError};

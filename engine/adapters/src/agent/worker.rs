@@ -1,0 +1,280 @@
+//! The agent's loop: fetch, check, write down, carry out, write down, answer.
+
+use super::ledger::{Begun, Entry, Ledger, LedgerError};
+use super::link::{Link, LinkError};
+use engine_core::model::NodeName;
+use engine_runtime::orders::{MAX_ORDER, NodeKey, SignedOrder};
+use engine_runtime::ports::{Clock, NodeActuator, WorkResult};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// How long the engine may hold a fetch open.
+const HOLD: Duration = Duration::from_secs(25);
+/// Time limit of a request beyond that.
+const REQUEST: Duration = Duration::from_secs(20);
+/// Time limit for handing a result over.
+const HAND_OVER: Duration = Duration::from_secs(60);
+/// Orders that are carried out side by side.
+const AT_ONCE: usize = 4;
+/// The largest result, in bytes of its text.
+const MAX_RESULT: usize = 32 << 20;
+/// Longest pause after a failed request.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How long a stop waits for what is under way.
+const STOPPING: Duration = Duration::from_secs(20);
+
+/// What an agent needs to know.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The engine, such as `https://engine:7443`.
+    pub engine: String,
+    /// Certificates that are believed, in PEM; those of the host where not given.
+    pub ca: Option<Vec<u8>>,
+    /// This node's name in slurm.conf.
+    pub node: NodeName,
+    /// This node's key.
+    pub key: NodeKey,
+    /// Where it writes down what it has begun.
+    pub state: PathBuf,
+}
+
+/// Why the agent cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The engine's address.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+#[derive(Serialize)]
+struct Fetch<'a> {
+    wait_s: u64,
+    release: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Fetched {
+    order: Option<String>,
+}
+
+/// An answer as it goes to the engine; without an order it says why a text that came was none.
+#[derive(Serialize)]
+struct Answer<'a> {
+    order: &'a str,
+    result: &'a WorkResult,
+}
+
+/// The agent of a node.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    node: NodeName,
+    key: NodeKey,
+    link: Link,
+    ledger: Ledger,
+    tools: Arc<dyn NodeActuator>,
+    clock: Arc<dyn Clock>,
+    places: Arc<Semaphore>,
+    /// Orders that this process is at.
+    under_way: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Agent {
+    /// Builds it. `tools` carries orders out, with its own check right before.
+    pub fn new(
+        config: AgentConfig,
+        tools: Arc<dyn NodeActuator>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, AgentError> {
+        let link = Link::new(&config.engine, config.ca.as_deref(), config.node.clone(), config.key.clone())?;
+        let ledger = Ledger::open(&config.state)?;
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let under_way = Arc::default();
+        Ok(Self { node: config.node, key: config.key, link, ledger, tools, clock, places, under_way })
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works until `stop` turns true; what is under way then gets a while to end.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), AgentError> {
+        self.own_up().await?;
+        let mut work = JoinSet::new();
+        let mut pause = Duration::from_millis(500);
+        let mut silent = false;
+        while !*stop.borrow() {
+            while work.try_join_next().is_some() {}
+            // A place first: an order that is fetched is carried out at once.
+            let place = tokio::select! {
+                place = Arc::clone(&self.places).acquire_owned() => place,
+                _ = stop.changed() => break,
+            };
+            let Ok(place) = place else { break };
+            let fetched = tokio::select! {
+                fetched = self.fetch() => fetched,
+                _ = stop.changed() => break,
+            };
+            match fetched {
+                Ok(text) => {
+                    if silent {
+                        tracing::info!(event = "engine_answers", "the engine answers again");
+                        self.own_up().await?;
+                    }
+                    (silent, pause) = (false, Duration::from_millis(500));
+                    if let Some(text) = text {
+                        let me = self.clone();
+                        work.spawn(async move {
+                            me.take(&text).await;
+                            drop(place);
+                        });
+                    }
+                }
+                Err(e) => {
+                    if !silent {
+                        tracing::warn!(event = "engine_silent", "{e}");
+                    }
+                    silent = true;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = stop.changed() => break,
+                    }
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
+            }
+        }
+        let until = tokio::time::Instant::now() + STOPPING;
+        while let Ok(Some(_)) = tokio::time::timeout_at(until, work.join_next()).await {}
+        if !work.is_empty() {
+            tracing::warn!(
+                event = "stopping",
+                "orders are under way: the next start says that they were cut off"
+            );
+            work.detach_all();
+        }
+        Ok(())
+    }
+
+    /// Hands over what an earlier process left: results that did not arrive, and orders that it died in.
+    async fn own_up(&self) -> Result<(), AgentError> {
+        for mut entry in self.ledger.open_entries(self.clock.now())? {
+            if self.under_way().contains(&entry.order) {
+                continue;
+            }
+            let died = "the agent stopped while it was carrying this out: look at the node, do not repeat";
+            let result = entry.result.get_or_insert_with(|| WorkResult::Ambiguous(died.to_owned())).clone();
+            if self.hand_over(&entry.order, &result).await {
+                entry.delivered = true;
+            }
+            self.ledger.put(&entry)?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self) -> Result<Option<String>, LinkError> {
+        let fetch = Fetch { wait_s: HOLD.as_secs(), release: env!("CARGO_PKG_VERSION") };
+        let body = serde_json::to_vec(&fetch).map_err(|e| LinkError::Address(e.to_string()))?;
+        let reply = self.link.post("/agent/v1/fetch", body, self.clock.now(), HOLD + REQUEST).await?;
+        let fetched: Fetched = serde_json::from_slice(&reply)
+            .map_err(|e| LinkError::Unreachable(format!("it answers something else: {e}")))?;
+        Ok(fetched.order.filter(|o| o.len() <= MAX_ORDER))
+    }
+
+    /// Takes one text that came as an order.
+    async fn take(&self, text: &str) {
+        let signed = match self.key.open(text, &self.node, self.clock.now()) {
+            Ok(signed) => signed,
+            Err(why) => return self.complain(why.to_string()).await,
+        };
+        let entry = Entry {
+            order: signed.order.id.clone(),
+            verb: signed.order.verb.word().to_owned(),
+            begun_at: self.clock.now(),
+            expires_at: signed.expires_at,
+            result: None,
+            delivered: false,
+        };
+        let id = entry.order.clone();
+        let new = self.under_way().insert(id.clone());
+        let begun = if new { self.ledger.begin(&entry) } else { Ok(Begun::Before) };
+        match begun {
+            Ok(Begun::Yes) => self.carry_out(signed, entry).await,
+            // Nothing is said about the order itself: whoever waits for it hears from those who carried it out.
+            Ok(Begun::Before) => self.complain(format!("order {id} came a second time")).await,
+            Err(e) => {
+                tracing::error!(event = "ledger", "{e}");
+                let why = format!("the agent cannot write down that it begins: {e}");
+                self.hand_over(&id, &WorkResult::Refused(why)).await;
+            }
+        }
+        if new {
+            self.under_way().remove(&id);
+        }
+    }
+
+    async fn carry_out(&self, signed: SignedOrder, mut entry: Entry) {
+        tracing::info!(event = "begin", order = entry.order, verb = entry.verb);
+        let tools = Arc::clone(&self.tools);
+        let order = signed.order;
+        // In a task of its own: a tool that panics is an answer nobody has, not the end of the agent.
+        let result = match tokio::spawn(async move { tools.perform(&order).await }).await {
+            Ok(result) => result,
+            Err(e) => WorkResult::Ambiguous(format!("the work was lost on the node: {e}")),
+        };
+        let result = bounded(result);
+        entry.result = Some(result.clone());
+        if let Err(e) = self.ledger.put(&entry) {
+            tracing::error!(event = "ledger", "{e}");
+        }
+        if self.hand_over(&entry.order, &result).await {
+            entry.delivered = true;
+            // The engine has it; the ledger need not keep a bundle of evidence.
+            entry.result = Some(WorkResult::Restored(Vec::new()));
+            if let Err(e) = self.ledger.put(&entry) {
+                tracing::error!(event = "ledger", "{e}");
+            }
+        }
+    }
+
+    /// Says that something came which was no order to carry out.
+    async fn complain(&self, why: String) {
+        tracing::warn!(event = "bad_order", why, "something that came as an order was refused");
+        self.hand_over("", &WorkResult::Refused(why)).await;
+    }
+
+    /// Posts a result; says whether the engine has it.
+    async fn hand_over(&self, order: &str, result: &WorkResult) -> bool {
+        let Ok(body) = serde_json::to_vec(&Answer { order, result }) else { return false };
+        let mut pause = Duration::from_millis(200);
+        for _ in 0..5 {
+            match self.link.post("/agent/v1/answer", body.clone(), self.clock.now(), HAND_OVER).await {
+                Ok(_) => return true,
+                // The engine has heard it and will not hear it otherwise.
+                Err(LinkError::Refused { status: 400 | 404 | 413, text }) => {
+                    tracing::warn!(event = "answer_refused", order, text);
+                    return true;
+                }
+                Err(e) => tracing::debug!(event = "answer_waits", order, "{e}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 3;
+        }
+        false
+    }
+}
+
+/// Keeps a result within what travels.
+fn bounded(result: WorkResult) -> WorkResult {
+    match serde_json::to_vec(&result).map(|t| t.len()) {
+        Ok(n) if n <= MAX_RESULT => result,
+        Ok(n) => WorkResult::Ambiguous(format!("the result has {n} bytes; at most {MAX_RESULT} travel")),
+        Err(e) => WorkResult::Ambiguous(format!("the result could not be written: {e}")),
+    }
+}

@@ -1,0 +1,142 @@
+//! Agents of nodes: they fetch signed orders and hand results over. Whoever asks is known by the key of their node, and
+//! reaches nothing but the mailbox of that node.
+
+use super::read_json;
+use crate::happening::Happening;
+use crate::peer::Peer;
+use crate::problem::{Problem, ProblemKind};
+use crate::server::Server;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::{Extension, Json};
+use engine_core::model::NodeName;
+use engine_runtime::orders::{Answered, Fetched, Mailbox, RequestMark};
+use engine_runtime::ports::WorkResult;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest time for which a fetch is held open.
+const MAX_HOLD: u64 = 30;
+/// The largest result, in bytes: a bundle of evidence as text.
+const MAX_ANSWER: usize = 33 << 20;
+/// Length of a complaint that goes to the log.
+const MAX_WHY: usize = 300;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FetchBody {
+    wait_s: u64,
+    release: String,
+}
+
+/// The next order, if there is one.
+#[derive(Debug, Serialize)]
+pub(super) struct Next {
+    order: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerBody {
+    order: String,
+    result: WorkResult,
+}
+
+/// What became of an answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Heard {
+    heard: &'static str,
+}
+
+/// Finds out which node asks, and reads the body that its signature is over.
+async fn node_of(
+    server: &Server,
+    peer: &Peer,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<(Arc<Mailbox>, NodeName, Vec<u8>), Problem> {
+    let Some(mailbox) = server.parts().orders.clone() else {
+        return Err(Problem::new(ProblemKind::NotFound, "this engine has no agents: set agents.secret"));
+    };
+    server.may_try(peer)?;
+    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let named = (
+        header("x-slurmedic-node"),
+        header("x-slurmedic-at"),
+        header("x-slurmedic-nonce"),
+        header("x-slurmedic-signature"),
+    );
+    let (Some(name), Some(at), Some(nonce), Some(tag)) = named else {
+        return Err(server.refused(peer, "the request is not signed by a node"));
+    };
+    let Ok(node) = NodeName::new(name) else {
+        return Err(server.refused(peer, "this is no name of a node"));
+    };
+    if nonce.is_empty() || nonce.len() > 64 {
+        return Err(server.refused(peer, "the nonce has 1 to 64 characters"));
+    }
+    let body = server.body(headers, body, limit).await?;
+    let mark = RequestMark { node: name, path: uri.path(), at, nonce, body: &body };
+    mailbox
+        .admit(&node, mark, tag, server.now())
+        .map_err(|why| server.refused(peer, format!("the request of {node}: {why}")))?;
+    Ok((mailbox, node, body))
+}
+
+/// Hands the next order out.
+pub(super) async fn fetch(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Next>, Problem> {
+    let limit = server.limits().body_bytes;
+    let (mailbox, node, body) = node_of(&server, &peer, &uri, &headers, body, limit).await?;
+    let asked: FetchBody = read_json(&body)?;
+    tracing::trace!(%node, release = asked.release.chars().take(40).collect::<String>(), "an agent asks");
+    let wait = Duration::from_secs(asked.wait_s.min(MAX_HOLD));
+    let clock = Arc::clone(&server);
+    let fetched = mailbox.fetch(&node, wait, move || clock.now()).await;
+    let order = match fetched.map_err(|e| Problem::failed("the order could not be signed", &e))? {
+        Fetched::Order(text) => Some(text),
+        Fetched::Nothing => None,
+    };
+    Ok(Json(Next { order }))
+}
+
+/// Takes a result.
+pub(super) async fn answer(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Heard>, Problem> {
+    let (mailbox, node, body) = node_of(&server, &peer, &uri, &headers, body, MAX_ANSWER).await?;
+    let answer: AnswerBody = read_json(&body)?;
+    drop(body);
+    let telemetry = &server.parts().telemetry;
+    if answer.order.is_empty() {
+        let why = match answer.result {
+            WorkResult::Refused(why) | WorkResult::Ambiguous(why) => why.chars().take(MAX_WHY).collect(),
+            _ => "something that is no order".to_owned(),
+        };
+        telemetry.tell(&Happening::OrderRefused { node: node.to_string(), why });
+        return Ok(Json(Heard { heard: "noted" }));
+    }
+    let heard = match mailbox.answer(&node, &answer.order, answer.result) {
+        Answered::Taken => "taken",
+        Answered::Late => "late",
+    };
+    telemetry.tell(&Happening::OrderAnswered {
+        node: node.to_string(),
+        order: answer.order.chars().take(MAX_WHY).collect(),
+        heard,
+    });
+    Ok(Json(Heard { heard }))
+}
