@@ -51,6 +51,10 @@ impl Fake {
             kernel_log: vec![bin("dmesg").display().to_string()],
             cgroup_root: state.join("cgroup"),
             proc_root: state.join("proc"),
+            sys_root: state.join("sys"),
+            systemctl: bin("systemctl"),
+            scontrol: bin("scontrol"),
+            evidence_logs: Vec::new(),
             ..NodeToolsConfig::default()
         };
         change(&mut config);
@@ -444,12 +448,17 @@ async fn evidence_holds_every_text_and_names_what_is_missing() {
         panic!()
     };
     let find = |name: &str| items.iter().find(|i| i.name == name).unwrap();
-    assert_eq!(items.len(), 7);
+    assert_eq!(items.len(), 15);
     assert!(find("nvidia-smi.xml").text.contains("<nvidia_smi_log>"));
     assert!(find("dcgm-health.json").text.contains("XID 48"));
     assert!(find("kernel-log.txt").text.contains("Xid"));
     assert!(find("dcgm-nvlinks.txt").note.contains("exit code 235"));
-    assert!(items.iter().filter(|i| i.name != "dcgm-nvlinks.txt").all(|i| i.note.is_empty()), "{items:?}");
+    assert!(find("nvidia-smi-topology.txt").text.contains("NV18"));
+    assert!(find("processes.json").text.contains("init"));
+    assert!(find("slurm-node.txt").note.contains("does not exist"), "{:?}", find("slurm-node.txt"));
+    let missing: Vec<&str> = items.iter().filter(|i| !i.note.is_empty()).map(|i| i.name.as_str()).collect();
+    assert_eq!(missing, ["dcgm-nvlinks.txt", "slurm-node.txt", "pci.txt", "infiniband.txt"]);
+    assert_eq!(items[0].name, "kernel-log.txt", "what a crash takes away comes first");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 /// The tools of one node. Every key has a default; an unknown key is an error.
@@ -39,6 +39,72 @@ pub struct NodeToolsConfig {
     pub cgroup_root: PathBuf,
     /// Where the process file system is mounted.
     pub proc_root: PathBuf,
+    /// Where sysfs is mounted.
+    pub sys_root: PathBuf,
+    /// Absolute path of `systemctl`, which restarts services.
+    pub systemctl: PathBuf,
+    /// Units that may be restarted by an order, without `.service`; any other is refused.
+    pub services: Vec<String>,
+    /// Lowest user id of people; processes and files of a lower one are never touched.
+    pub first_user_id: u32,
+    /// Directories below which leftovers may be moved into quarantine; empty for none.
+    pub scratch: Vec<PathBuf>,
+    /// Absolute path of `scontrol`, for the evidence: Slurm's view of this node.
+    pub scontrol: PathBuf,
+    /// Log files whose end goes into the evidence.
+    pub evidence_logs: Vec<PathBuf>,
+    /// What is taken out of the evidence.
+    pub redact: Redact,
+}
+
+/// What is taken out of texts before they leave the node. Literal, without regard to case; no patterns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redact {
+    /// A name that holds one of these has its value taken out: `DB_PASSWORD=...`, `--token ...`, `"secret": ...`.
+    pub keys: Vec<String>,
+    /// A word that begins with one of these is taken out: forms of well-known tokens.
+    pub prefixes: Vec<String>,
+    /// Paths below these directories are taken out: homes of users.
+    pub homes: Vec<String>,
+    /// These texts are taken out wherever they are.
+    pub texts: Vec<String>,
+}
+
+impl Default for Redact {
+    fn default() -> Self {
+        Self {
+            keys: words(&[
+                "password",
+                "passwd",
+                "passphrase",
+                "secret",
+                "token",
+                "api_key",
+                "api-key",
+                "apikey",
+                "access_key",
+                "private_key",
+                "credential",
+                "authorization",
+                "cookie",
+            ]),
+            prefixes: words(&[
+                "ghp_",
+                "github_pat_",
+                "glpat-",
+                "hf_",
+                "sk-",
+                "xoxb-",
+                "xoxp-",
+                "akia",
+                "eyj",
+                "nvapi-",
+            ]),
+            homes: words(&["/home", "/users"]),
+            texts: Vec::new(),
+        }
+    }
 }
 
 /// How to find out whether dcgm-exporter answers.
@@ -52,6 +118,15 @@ pub enum ExporterCheck {
     Url(String),
     /// By a command that exits 0 if it runs, as words.
     Command(Vec<String>),
+}
+
+/// Says whether a text is the name of a unit without its type: letters, digits, `@_-.`, no leading dash or dot.
+pub(crate) fn is_unit(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 200
+        && !text.starts_with(['-', '.'])
+        && !text.ends_with(".service")
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"@_-.".contains(&b))
 }
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -76,6 +151,20 @@ impl Default for NodeToolsConfig {
             check_job_cgroups: true,
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             proc_root: PathBuf::from("/proc"),
+            sys_root: PathBuf::from("/sys"),
+            systemctl: PathBuf::from("/usr/bin/systemctl"),
+            services: words(&["nvidia-dcgm", "dcgm-exporter", "nvidia-persistenced", "nvidia-fabricmanager"]),
+            first_user_id: 1000,
+            scratch: Vec::new(),
+            scontrol: PathBuf::from("/usr/bin/scontrol"),
+            evidence_logs: [
+                "/var/log/nvidia-dcgm/nv-hostengine.log",
+                "/var/log/nvidia-dcgm/nvvs.log",
+                "/var/log/fabricmanager.log",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
+            redact: Redact::default(),
         }
     }
 }
@@ -103,6 +192,15 @@ impl NodeToolsConfig {
         absolute("nvidia_smi", &self.nvidia_smi);
         absolute("cgroup_root", &self.cgroup_root);
         absolute("proc_root", &self.proc_root);
+        absolute("sys_root", &self.sys_root);
+        absolute("systemctl", &self.systemctl);
+        absolute("scontrol", &self.scontrol);
+        for path in &self.scratch {
+            absolute("scratch", path);
+        }
+        for path in &self.evidence_logs {
+            absolute("evidence_logs", path);
+        }
         let commands = [
             ("stop_engine", &self.stop_engine),
             ("start_engine", &self.start_engine),
@@ -136,6 +234,24 @@ impl NodeToolsConfig {
                 out.push(format!("{key} = {value} is out of range; give {from} to {to}"));
             }
         }
+        for unit in self.services.iter().filter(|u| !is_unit(u)) {
+            out.push(format!("services: {unit:?} is not the name of a unit; give it without .service"));
+        }
+        for path in self.scratch.iter().filter(|p| p.components().count() < 2) {
+            out.push(format!("scratch: {:?} is the whole file tree; name a directory", path.display()));
+        }
+        for path in self.scratch.iter().filter(|p| p.components().any(|c| c == Component::ParentDir)) {
+            out.push(format!("scratch: {:?} holds `..`; give the plain path", path.display()));
+        }
+        if self.first_user_id == 0 {
+            out.push("first_user_id = 0 is root; give the lowest id of people, such as 1000".to_owned());
+        }
+        if [&self.redact.keys, &self.redact.prefixes, &self.redact.homes, &self.redact.texts]
+            .iter()
+            .any(|list| list.iter().any(String::is_empty))
+        {
+            out.push("redact: an empty text would take out everything; remove it".to_owned());
+        }
         if self.stop_engine.is_empty() != self.start_engine.is_empty() {
             out.push("stop_engine and start_engine belong together; give both or neither".to_owned());
         }
@@ -159,8 +275,12 @@ mod tests {
             start_engine: Vec::new(),
             exporter: ExporterCheck::Url("localhost:9400".to_owned()),
             read_deadline_seconds: 0,
+            services: words(&["nvidia-dcgm", "--now", "sshd.service"]),
+            scratch: vec![PathBuf::from("/"), PathBuf::from("/tmp/../etc")],
+            redact: Redact { texts: words(&[""]), ..Redact::default() },
+            first_user_id: 0,
             ..NodeToolsConfig::default()
         };
-        assert_eq!(bad.problems().len(), 5, "{:#?}", bad.problems());
+        assert_eq!(bad.problems().len(), 11, "{:#?}", bad.problems());
     }
 }

@@ -5,7 +5,7 @@
 
 use super::config::NodeToolsConfig;
 use super::tools::{Tools, Until, blocking, not_run};
-use super::{evidence, host};
+use super::{clocks, evidence, host, kill, processes, quarantine, service};
 use crate::dcgm::discovery::uuid as read_uuid;
 use crate::dcgm::version::at_least;
 use crate::nvidia_smi::{csv, reset};
@@ -102,17 +102,25 @@ impl NodeActuator for LocalNode {
         }
         match &order.verb {
             Verb::Inspect => WorkResult::Inspected(Box::new(self.inspect(limit).await)),
-            Verb::CollectEvidence => WorkResult::Evidence(evidence::collect(&self.inner.tools, limit).await),
+            Verb::CollectEvidence => {
+                WorkResult::Evidence(evidence::collect(&self.inner.tools, &self.inner.node, limit).await)
+            }
             Verb::RestoreTools => {
                 let _nothing_else_runs = self.inner.done.lock().await;
                 WorkResult::Restored(self.inner.restore_tools(Until::after(limit)).await)
             }
+            Verb::Processes => WorkResult::Processes(processes::list(&self.inner.tools, limit).await),
             Verb::ResetClocks { .. }
             | Verb::RestartService { .. }
-            | Verb::Processes
             | Verb::KillProcess { .. }
             | Verb::Quarantine { .. } => {
-                WorkResult::Refused(format!("this node does not know the verb {}", order.verb.word()))
+                let (inner, order) = (Arc::clone(&self.inner), order.clone());
+                // A task of its own, as for a reset: a caller who goes away leaves nothing half done.
+                let task = tokio::spawn(async move { inner.change(&order, Until::after(limit)).await });
+                match task.await {
+                    Ok(result) => result,
+                    Err(e) => WorkResult::Ambiguous(format!("the order was lost on its way: {e}")),
+                }
             }
             Verb::Diag { level } if !(1..=4).contains(level) => {
                 WorkResult::Refused(format!("there is no diagnostic of level {level}; give 1 to 3"))
@@ -144,6 +152,26 @@ struct TakenApart {
 }
 
 impl Inner {
+    /// Carries out an order that changes something other than a reset, once.
+    async fn change(&self, order: &WorkOrder, until: Until) -> WorkResult {
+        let mut done = self.done.lock().await;
+        if !done.insert(order.id.clone()) {
+            return WorkResult::Ambiguous(
+                "this order was carried out before: look what came of it, do not repeat".to_owned(),
+            );
+        }
+        if until.passed() {
+            return WorkResult::Refused("another order took all the time".to_owned());
+        }
+        match &order.verb {
+            Verb::ResetClocks { uuid, bus_id } => clocks::reset(&self.tools, uuid, bus_id, until).await,
+            Verb::RestartService { unit } => service::restart(&self.tools, unit, until).await,
+            Verb::KillProcess { pid, start_time } => kill::kill(&self.tools, *pid, *start_time, until).await,
+            Verb::Quarantine { path } => quarantine::quarantine(&self.tools, &order.id, path, until).await,
+            other => WorkResult::Refused(format!("{} is no change of this kind", other.word())),
+        }
+    }
+
     async fn reset(&self, id: &str, uuid: &str, bus_id: &str, limit: Duration) -> WorkResult {
         let mut done = self.done.lock().await;
         if !done.insert(id.to_owned()) {

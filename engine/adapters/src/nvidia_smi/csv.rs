@@ -23,9 +23,9 @@ pub const APP_FIELDS: &str = "gpu_uuid,pid,process_name";
 
 /// A table: names of columns and rows of cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Table {
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
+pub(super) struct Table {
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 /// A process and the GPU it is on.
@@ -65,7 +65,7 @@ fn strip_unit(column: &str) -> &str {
 }
 
 /// Cuts the text; a row may have more cells than columns only if one column holds names.
-fn table(text: &str) -> Result<Table, Unknown> {
+pub(super) fn table(text: &str) -> Result<Table, Unknown> {
     if let Some(u) = failed_read(text.as_bytes()) {
         return Err(u);
     }

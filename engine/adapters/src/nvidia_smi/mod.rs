@@ -2,6 +2,7 @@
 //!
 //! The texts are not guaranteed to be stable between releases: exit codes and column names decide.
 
+pub mod clocks;
 pub mod csv;
 pub mod reset;
 pub mod xml;
