@@ -3,8 +3,9 @@
 use crate::known::{Cause, Known};
 use crate::value::Value;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Where a fact comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,10 +49,22 @@ pub struct Fact {
 
 /// The facts about one target, by their dotted names.
 ///
-/// A name that is absent was not observed and reads as unknown.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FactSet(BTreeMap<String, Fact>);
+/// A name that is absent was not observed and reads as unknown. Copies share what they hold until one of them is changed:
+/// facts travel from the look through guards and events.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FactSet(Arc<BTreeMap<String, Fact>>);
+
+impl Serialize for FactSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FactSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(|facts| Self(Arc::new(facts)))
+    }
+}
 
 impl FactSet {
     /// Records a fact; a later one of the same name replaces it.
@@ -62,7 +75,7 @@ impl FactSet {
         source: Source,
         observed_at: Timestamp,
     ) {
-        self.0.insert(name.into(), Fact { value, source, observed_at });
+        Arc::make_mut(&mut self.0).insert(name.into(), Fact { value, source, observed_at });
     }
 
     /// Returns the value of a fact; absent is unknown.
@@ -95,7 +108,7 @@ impl FactSet {
 
     /// Adds the facts of another set; they replace those of the same name.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        Arc::make_mut(&mut self.0).extend(Arc::unwrap_or_clone(other.0));
     }
 
     /// Returns what tells these facts from those of an earlier look: the facts named in `needed`, and those that were
@@ -105,7 +118,7 @@ impl FactSet {
             earlier.get(name).is_none_or(|was| was.observed_at != f.observed_at && was.value != f.value)
         };
         let kept = self.0.iter().filter(|(name, f)| needed.contains(*name) || is_news(name, f));
-        Self(kept.map(|(name, f)| (name.clone(), f.clone())).collect())
+        Self(Arc::new(kept.map(|(name, f)| (name.clone(), f.clone())).collect()))
     }
 
     /// Turns every fact observed more than `limit` before `now` into unknown (rule 3).
@@ -121,11 +134,15 @@ impl FactSet {
     }
 
     fn degrade(&mut self, cause: Cause, is_old: impl Fn(&Fact) -> bool) {
-        for f in self.0.values_mut() {
+        let degrades = |f: &Fact| {
             let external = !matches!(f.source, Source::Request | Source::Engine);
-            if external && f.value.is_known() && is_old(f) {
-                f.value = Known::unknown(cause, format!("observed {}", f.observed_at));
-            }
+            external && f.value.is_known() && is_old(f)
+        };
+        if !self.0.values().any(degrades) {
+            return;
+        }
+        for f in Arc::make_mut(&mut self.0).values_mut().filter(|f| degrades(f)) {
+            f.value = Known::unknown(cause, format!("observed {}", f.observed_at));
         }
     }
 }

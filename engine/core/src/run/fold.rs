@@ -163,9 +163,9 @@ pub struct RunState {
     /// What is known of each effect.
     pub effects: BTreeMap<Effect, EffectState>,
     /// Data that finished steps left, by effect.
-    pub data: BTreeMap<Effect, serde_json::Value>,
+    pub data: Arc<BTreeMap<Effect, serde_json::Value>>,
     /// What the last intent of an effect left for a probe.
-    pub contexts: BTreeMap<Effect, serde_json::Value>,
+    pub contexts: Arc<BTreeMap<Effect, serde_json::Value>>,
     /// The node as the run last saw it.
     pub last_seen: Option<NodeMark>,
     /// The reason we left and its user and time, as read back right after the drain.
@@ -260,8 +260,8 @@ impl RunState {
             tickets: BTreeSet::new(),
             approval_expires_at: None,
             effects: BTreeMap::new(),
-            data: BTreeMap::new(),
-            contexts: BTreeMap::new(),
+            data: Arc::default(),
+            contexts: Arc::default(),
             last_seen: plan.observed.clone(),
             our_drain: None,
             disrupted: false,
@@ -528,7 +528,7 @@ impl RunState {
                     return Err(why.to_owned());
                 }
                 self.intend(*effect, *attempt, at);
-                self.contexts.insert(*effect, context.clone());
+                Arc::make_mut(&mut self.contexts).insert(*effect, context.clone());
                 if before.is_some() {
                     self.last_seen.clone_from(before);
                 }
@@ -692,7 +692,7 @@ impl RunState {
             self.last_seen.clone_from(&outcome.after);
         }
         if !outcome.data.is_null() {
-            self.data.insert(effect, outcome.data.clone());
+            Arc::make_mut(&mut self.data).insert(effect, outcome.data.clone());
         }
         let state = match outcome.kind {
             OutcomeKind::Succeeded => EffectState::Applied,
