@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, validated whole. A missing file that was named is an error.
 
 use crate::exit::CliError;
+pub(crate) use crate::watching::WatchConfig;
 use engine_adapters::node::NodeToolsConfig;
 use engine_adapters::slurm::SlurmConfig;
 use engine_core::policy::Approvals;
@@ -34,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) node: NodeConfig,
     /// dcgm-exporter, read for nodes that are not this host.
     pub(crate) exporter: ExporterConfig,
+    /// Faults that the engine finds by looking.
+    pub(crate) watch: WatchConfig,
     /// The engine's faces.
     pub(crate) server: ServerSettings,
     /// Agents of nodes, on the engine's side.
@@ -111,6 +114,8 @@ pub(crate) struct AgentConfig {
     pub(crate) ca: Option<PathBuf>,
     /// Where the agent writes down what it has begun.
     pub(crate) state: Option<PathBuf>,
+    /// Where the hook of this node leaves what it could not tell the engine.
+    pub(crate) spool: Option<PathBuf>,
 }
 
 /// dcgm-exporter.
@@ -212,6 +217,7 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
         return Err(CliError::usage(format!("{}: {e}", path.display()))
             .with_hint("docs/guide/server.md explains each key"));
     }
+    config.watch.lower()?;
     let problems = config.node.tools.problems();
     if !problems.is_empty() {
         let list: Vec<String> = problems.iter().map(|p| format!("node.tools.{p}")).collect();

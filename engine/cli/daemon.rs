@@ -8,12 +8,13 @@ use crate::fleet::Fleet;
 use crate::printer::tame;
 use crate::remote::DEFAULT_SOCKET;
 use crate::site::{Site, layout_of, library};
+use crate::watching::hand_over;
 use engine_core::diag::Severity;
 use engine_core::policy::Policy;
 use engine_playbook::Library;
 use engine_playbook::render::one_line;
 use engine_runtime::engine::{Engine, Gate};
-use engine_runtime::fleet::ByFault;
+use engine_runtime::fleet::{ByFault, Watch};
 use engine_runtime::system::SystemClock;
 use engine_server::sources::Source;
 use engine_server::{
@@ -23,9 +24,7 @@ use engine_server::{
 use jiff::{SignedDuration, Timestamp};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-
-/// Age of Slurm's last answer from which the engine is not ready: three looks.
-const SLURM_LIMIT: SignedDuration = SignedDuration::from_secs(200);
+use std::time::Duration;
 
 /// What serves, and what a reload replaces.
 pub(crate) struct Daemon {
@@ -37,6 +36,10 @@ pub(crate) struct Daemon {
     pub(crate) playbooks: Arc<PlaybooksNow>,
     /// The fleet's parts in force.
     pub(crate) fleet: Fleet,
+    /// What finds faults by looking at the cluster, unless it is off.
+    pub(crate) watch: Option<Arc<Watch>>,
+    /// Time between two looks at the cluster.
+    pub(crate) interval: Duration,
     global: Global,
     running: Config,
     tls: Option<Arc<TlsNow>>,
@@ -67,8 +70,13 @@ impl Daemon {
         let playbooks = Arc::new(PlaybooksNow::new(Arc::new(ByFault::newest(proven.playbooks()))));
         let engine = site.engine.clone().with_gate(Arc::clone(&gate) as _);
         let turn_limit = (round * 5).max(SignedDuration::from_secs(60));
+        let interval = config.watch.lower()?.interval;
+        let watch = config.watch.build(&fleet)?.map(Arc::new);
+        // Age of Slurm's last answer from which the engine is not ready: three looks.
+        let slurm_limit =
+            SignedDuration::try_from(interval * 3 + Duration::from_secs(20)).unwrap_or(SignedDuration::MAX);
         let health =
-            Health::new(Arc::clone(&engine.ports.journal), Arc::new(SystemClock), turn_limit, SLURM_LIMIT);
+            Health::new(Arc::clone(&engine.ports.journal), Arc::new(SystemClock), turn_limit, slurm_limit);
         let tokens = match &config.server.tokens {
             None => None,
             Some(path) => {
@@ -97,7 +105,8 @@ impl Daemon {
             look: Mutex::default(),
         };
         let server = Server::new(parts);
-        Ok(Self { server, gate, playbooks, fleet, global: global.clone(), running: config, tls: None })
+        let global = global.clone();
+        Ok(Self { server, gate, playbooks, fleet, watch, interval, global, running: config, tls: None })
     }
 
     /// The engine with the gate that a reload replaces.
@@ -183,8 +192,12 @@ impl Daemon {
 }
 
 /// Reads the whole cluster; what was known stays known where it cannot be read.
-pub(crate) async fn look(fleet: &Fleet, server: &Server) -> Result<usize, CliError> {
-    let nodes = match fleet.look().await {
+pub(crate) async fn look(fleet: &Fleet, watch: Option<&Watch>, server: &Server) -> Result<usize, CliError> {
+    let (read, alerts) = match watch {
+        Some(watch) => fleet.look_watched(watch).await,
+        None => (fleet.look().await, Vec::new()),
+    };
+    let nodes = match read {
         Ok(n) => n,
         Err(e) => {
             let why = e.to_string();
@@ -193,6 +206,7 @@ pub(crate) async fn look(fleet: &Fleet, server: &Server) -> Result<usize, CliErr
         }
     };
     server.parts().looked(fleet.view.recent(SignedDuration::from_mins(10)).await);
+    hand_over(fleet, server, alerts).await;
     Ok(nodes)
 }
 
@@ -258,6 +272,7 @@ fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
         ("[slurm]", differs(&running.slurm, &fresh.slurm)),
         ("[node]", differs(&running.node, &fresh.node)),
         ("[exporter]", differs(&running.exporter, &fresh.exporter)),
+        ("[watch]", differs(&running.watch, &fresh.watch)),
         ("[server]", running.server != faces),
     ]
     .into_iter()

@@ -1,13 +1,13 @@
 //! The fleet's parts put together: its record, the intake, the gate, the dispatcher.
 
 use crate::exit::CliError;
-use engine_core::incident::{IntakeRules, StormRules};
+use engine_core::incident::{Alert, IntakeRules, StormRules};
 use engine_core::policy::{Layout, Policy};
 use engine_playbook::Library;
 use engine_runtime::engine::{Engine, Ports};
 use engine_runtime::fleet::{
     ByFault, Dispatcher, DispatcherConfig, FleetError, FleetLog, FleetView, Intake, Playbooks, PolicyGate,
-    SwitchGate, shape_of,
+    SwitchGate, Watch, shape_of,
 };
 use engine_runtime::system::SystemSpawn;
 use std::sync::Arc;
@@ -65,8 +65,17 @@ impl Fleet {
 
     /// Reads which nodes there are and tells the intake; says what could not be read.
     pub(crate) async fn look(&self) -> Result<usize, CliError> {
-        let fleet = self.view.fresh().await;
-        match (shape_of(&fleet), fleet.gaps().first()) {
+        self.take_shape(&self.view.fresh().await)
+    }
+
+    /// Does the same and lets a watch see the nodes; returns its alerts too, where the nodes could be read.
+    pub(crate) async fn look_watched(&self, watch: &Watch) -> (Result<usize, CliError>, Vec<Alert>) {
+        let (fleet, alerts) = self.view.fresh_watched(watch).await;
+        (self.take_shape(&fleet), alerts)
+    }
+
+    fn take_shape(&self, fleet: &engine_core::policy::Fleet) -> Result<usize, CliError> {
+        match (shape_of(fleet), fleet.gaps().first()) {
             (Some(shape), _) => {
                 let nodes = shape.len();
                 self.intake.set_shape(Arc::new(shape));

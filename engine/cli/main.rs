@@ -16,6 +16,7 @@ mod simulated;
 mod site;
 mod timeline;
 mod verdict;
+mod watching;
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -44,8 +44,8 @@ pub(crate) enum LogForm {
     Json,
 }
 
-/// Time between two reads of which nodes there are.
-const LOOK: Duration = Duration::from_secs(60);
+/// Time between two signs of life where no service manager asks for them.
+const SIGN: Duration = Duration::from_secs(60);
 /// How long runs that are under way may go on after the signal to stop. What is left then is picked up by the next
 /// start, as after a crash.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,7 +89,7 @@ pub(crate) async fn run(args: &ServeArgs, global: &Global, printer: &mut Printer
     }
     let round = SignedDuration::from_secs(args.round.into());
     let mut daemon = Daemon::new(global, &site, fleet, &library, telemetry, round)?;
-    let nodes = look(&daemon.fleet, &daemon.server).await?;
+    let nodes = look(&daemon.fleet, daemon.watch.as_deref(), &daemon.server).await?;
     let config = DispatcherConfig { round, workers: args.workers.into(), ..DispatcherConfig::default() };
     let dispatcher =
         daemon.fleet.dispatcher(daemon.engine().clone(), Arc::clone(&daemon.playbooks) as _, config);
@@ -174,11 +174,12 @@ async fn wait(
     notifier: &Notifier,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
-    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + daemon.interval, daemon.interval);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut looking: Option<tokio::task::JoinHandle<()>> = None;
     let mut idle = tokio::time::interval(Duration::from_secs(1));
     let mut alive =
-        tokio::time::interval(notifier.interval().unwrap_or(LOOK).max(Duration::from_millis(100)));
+        tokio::time::interval(notifier.interval().unwrap_or(SIGN).max(Duration::from_millis(100)));
     loop {
         tokio::select! {
             _ = signals.term.recv() => return Ok(Exit::Ok),
@@ -191,9 +192,10 @@ async fn wait(
             _ = due.tick(), if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) => {
                 // Beside the loop: a slow slurmctld must not keep a signal waiting.
                 let (fleet, server) = (daemon.fleet.clone(), Arc::clone(&daemon.server));
+                let watch = daemon.watch.clone();
                 looking = Some(tokio::spawn(async move {
                     // The nodes that were known stay known, and the log has why.
-                    let _ = look(&fleet, &server).await;
+                    let _ = look(&fleet, watch.as_deref(), &server).await;
                 }));
             }
             _ = alive.tick() => {

@@ -24,5 +24,6 @@ pub mod select;
 pub mod value;
 pub mod verify;
 pub mod vocabulary;
+pub mod watch;
 
 pub use known::{Cause, Known, Unknown};

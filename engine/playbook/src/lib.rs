@@ -13,6 +13,7 @@ pub mod format;
 pub mod library;
 pub mod policy;
 mod read;
+pub mod reasons;
 pub mod release;
 pub mod render;
 mod rules;

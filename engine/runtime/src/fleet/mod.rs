@@ -11,6 +11,7 @@ mod intake;
 mod log;
 mod select;
 mod view;
+mod watch;
 
 pub use by_fault::ByFault;
 pub use dispatcher::{Dispatcher, DispatcherConfig, Playbooks};
@@ -20,3 +21,4 @@ pub use intake::{Intake, IntakeCounts, IntakeError, MAX_POST, MAX_WAITING};
 pub use log::{Draft, FleetError, FleetLog};
 pub use select::{ByRules, Question, Selection, Selector};
 pub use view::{FleetView, shape_of};
+pub use watch::Watch;

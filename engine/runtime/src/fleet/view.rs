@@ -1,7 +1,8 @@
 //! The fleet as the scheduler tells it, kept for a moment.
 
+use super::watch::Watch;
 use crate::ports::{Clock, Observed, Read, Scheduler};
-use engine_core::incident::{Place, Shape};
+use engine_core::incident::{Alert, Place, Shape};
 use engine_core::known::{Known, Unknown};
 use engine_core::model::{Partition, PendingJob};
 use engine_core::policy::{Fleet, GroupKind, Layout, Seen, UNKNOWN_RACK};
@@ -30,6 +31,16 @@ impl FleetView {
 
     /// Reads everything now.
     pub async fn fresh(&self) -> Fleet {
+        self.fresh_for(None).await.0
+    }
+
+    /// Reads everything now, and lets a watch see the nodes; returns its alerts. Where the nodes could not be read, there
+    /// are none.
+    pub async fn fresh_watched(&self, watch: &Watch) -> (Fleet, Vec<Alert>) {
+        self.fresh_for(Some(watch)).await
+    }
+
+    async fn fresh_for(&self, watch: Option<&Watch>) -> (Fleet, Vec<Alert>) {
         let at = self.clock.now();
         let (nodes, partitions, reservations) =
             tokio::join!(self.scheduler.nodes(), self.partitions(at), self.scheduler.reservations());
@@ -40,7 +51,11 @@ impl FleetView {
         };
         let fleet = Fleet::of(&seen, &self.layout, at);
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet.clone());
-        fleet
+        let alerts = match (watch, &nodes) {
+            (Some(watch), Ok(nodes)) => watch.nodes(&nodes.value, at).await,
+            _ => Vec::new(),
+        };
+        (fleet, alerts)
     }
 
     /// Reads what pending jobs asked for.
