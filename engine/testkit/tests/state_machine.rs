@@ -4,7 +4,7 @@
 use engine_core::known::Known;
 use engine_core::model::{BaseState, JobState, Node, NodeFlag, NodeName, NodeState, ResetOutcome};
 use engine_runtime::ports::{
-    Clock, GpuTelemetry, NodeActuator, RefusalKind, Scheduler, Verb, WorkOrder, WorkResult, Write,
+    Clock, GpuTelemetry, KillEnd, NodeActuator, RefusalKind, Scheduler, Verb, WorkOrder, WorkResult, Write,
 };
 use engine_testkit::ports::{SimActuator, SimClock, SimScheduler, SimTelemetry};
 use engine_testkit::time::SimRuntime;
@@ -219,6 +219,59 @@ async fn a_reset_is_done_once_and_never_under_a_process() {
     assert!(matches!(busy, WorkResult::Reset { outcome: ResetOutcome::Refused { .. }, .. }));
     assert_eq!(w.resets().len(), 2);
     assert!(w.violations()[1].what.contains("while job"), "{:?}", w.violations());
+}
+
+fn verb_order(id: &str, node: &str, verb: Verb) -> WorkOrder {
+    WorkOrder { id: id.to_owned(), node: name(node), run: None, verb, limit: secs(30) }
+}
+
+#[tokio::test]
+async fn processes_services_and_clocks_answer_from_the_world_and_change_it_once() {
+    let w = world();
+    w.inject(&name("gpu002"), 1, Fault::Holder { pid: 41_822, name: "python3".into() }).unwrap();
+    let listed = perform(&w, &verb_order("p", "gpu002", Verb::Processes)).await;
+    let WorkResult::Processes(Known::Known(list)) = listed else { panic!("{listed:?}") };
+    let start_time = list.processes[0].start_time;
+    assert_eq!((list.processes[0].pid, list.processes.len()), (41_822, 1));
+
+    let unit = |u: &str| Verb::RestartService { unit: u.into() };
+    let held = perform(&w, &verb_order("s1", "gpu002", unit("nvidia-persistenced"))).await;
+    assert!(matches!(&held, WorkResult::Refused(why) if why.contains("41822")), "{held:?}");
+    let other = Verb::KillProcess { pid: 41_822, start_time: start_time + 1 };
+    assert!(matches!(perform(&w, &verb_order("k1", "gpu002", other)).await, WorkResult::Refused(_)));
+    let order = verb_order("k2", "gpu002", Verb::KillProcess { pid: 41_822, start_time });
+    assert!(matches!(perform(&w, &order).await, WorkResult::Killed { end: KillEnd::Ended { .. }, .. }));
+    assert!(matches!(perform(&w, &order).await, WorkResult::Ambiguous(_)), "once only");
+    let gone = perform(&w, &WorkOrder { id: "k3".into(), ..order }).await;
+    assert!(matches!(gone, WorkResult::Killed { end: KillEnd::WasGone, .. }), "{gone:?}");
+    let free = perform(&w, &verb_order("s2", "gpu002", unit("nvidia-persistenced"))).await;
+    assert!(matches!(free, WorkResult::ServiceRestarted { .. }), "{free:?}");
+
+    w.inject(&name("gpu001"), 0, Fault::DcgmDown).unwrap();
+    let dcgm = perform(&w, &verb_order("s3", "gpu001", unit("nvidia-dcgm.service"))).await;
+    let WorkResult::ServiceRestarted { before, after, .. } = dcgm else { panic!("{dcgm:?}") };
+    assert_eq!((before.active.as_str(), after.active.as_str()), ("inactive", "active"));
+    assert_eq!(w.gpus_view(&name("gpu001")).unwrap().dcgm_up, Known::Known(true));
+    assert!(matches!(perform(&w, &verb_order("s4", "gpu001", unit("sshd"))).await, WorkResult::Refused(_)));
+
+    w.start_job(&name("gpu003"), &[4], secs(900)).unwrap();
+    pass(&w, secs(5)).await;
+    let g = w.gpus_view(&name("gpu003")).unwrap().gpus[4].clone();
+    let clocks =
+        Verb::ResetClocks { uuid: g.uuid.into_known().unwrap(), bus_id: g.bus_id.into_known().unwrap() };
+    let busy = perform(&w, &verb_order("c1", "gpu003", clocks.clone())).await;
+    assert!(matches!(&busy, WorkResult::Refused(why) if why.contains("job")), "{busy:?}");
+    let listed = perform(&w, &verb_order("p2", "gpu003", Verb::Processes)).await;
+    let WorkResult::Processes(Known::Known(list)) = listed else { panic!("{listed:?}") };
+    let p = &list.processes[0];
+    let end = Verb::KillProcess { pid: p.pid, start_time: p.start_time };
+    let refused = perform(&w, &verb_order("k4", "gpu003", end)).await;
+    assert!(matches!(&refused, WorkResult::Refused(why) if why.contains("belongs to job")), "{refused:?}");
+    pass(&w, secs(1_000)).await;
+    let done = perform(&w, &verb_order("c2", "gpu003", clocks)).await;
+    assert!(matches!(done, WorkResult::ClocksReset { .. }), "{done:?}");
+    let path = Verb::Quarantine { path: "/tmp/x".into() };
+    assert!(matches!(perform(&w, &verb_order("q", "gpu003", path)).await, WorkResult::Refused(_)));
 }
 
 #[tokio::test]

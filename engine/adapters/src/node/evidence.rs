@@ -21,6 +21,8 @@ use std::time::Duration;
 const MAX_TEXT: usize = 1 << 20;
 /// Most of the kernel log, from its end, in bytes.
 const MAX_KERNEL_LOG: usize = 4 << 20;
+/// Most of the kernel log that is taken in: more than the kernel's own buffer has on any node.
+const MAX_KERNEL_LOG_READ: usize = 32 << 20;
 /// Most of one log file, from its end, in bytes.
 const MAX_LOG: usize = 512 << 10;
 /// Most log files.
@@ -42,14 +44,7 @@ pub async fn collect(tools: &Tools, node: &NodeName, limit: Duration) -> Vec<Evi
     let each = || until.left(config.read_deadline());
     let mut out = Vec::new();
     // What the next crash takes away comes first: should the time run out, the rest is missing.
-    let log = tools.command(&config.kernel_log, each()).await;
-    out.push(match log {
-        _ if until.passed() => missing("kernel-log.txt", "no time was left for it"),
-        Some(answer) => {
-            item("kernel-log.txt", &config.kernel_log.join(" "), &answer, MAX_KERNEL_LOG, Keep::End)
-        }
-        None => missing("kernel-log.txt", "no command for it is configured"),
-    });
+    out.push(kernel_log(tools, each()).await);
     let ids: Vec<String> = dmon_ids(false).iter().map(u16::to_string).collect();
     let ids = ids.join(",");
     let (dcgmi, smi, scontrol): (&Path, &Path, &Path) = (&config.dcgmi, &config.nvidia_smi, &config.scontrol);
@@ -112,6 +107,17 @@ pub async fn collect(tools: &Tools, node: &NodeName, limit: Duration) -> Vec<Evi
     }
     bound(&mut out, MAX_EVIDENCE);
     out
+}
+
+/// Reads the kernel log since the boot. All of it is taken in, for its end is what matters.
+async fn kernel_log(tools: &Tools, limit: Duration) -> EvidenceItem {
+    const NAME: &str = "kernel-log.txt";
+    let Some((program, args)) = tools.config.kernel_log.split_first() else {
+        return missing(NAME, "no command for it is configured");
+    };
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let program = tools.program(program.as_ref(), &args, limit).max_output(MAX_KERNEL_LOG_READ);
+    item(NAME, &program.display(), &process::run(&program).await, MAX_KERNEL_LOG, Keep::End)
 }
 
 async fn listed(tools: &Tools, limit: Duration) -> Known<String> {

@@ -14,6 +14,7 @@ mod people;
 mod rules;
 mod script;
 mod state;
+mod verbs;
 mod views;
 
 pub use budget::{BudgetCounts, Limits};
