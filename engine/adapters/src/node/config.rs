@@ -57,7 +57,8 @@ pub struct NodeToolsConfig {
     pub redact: Redact,
 }
 
-/// What is taken out of texts before they leave the node. Literal, without regard to case; no patterns.
+/// What is taken out of texts before they leave the node. Literal texts, no patterns; all but `texts` and `homes`
+/// without regard to case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redact {
