@@ -184,6 +184,11 @@ pub(crate) fn load(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), Cl
         config.slurm.slurm_conf =
             std::env::var_os("SLURM_CONF").map(PathBuf::from).filter(|p| p.is_absolute());
     }
+    // The node's own look at Slurm, for the evidence, is at the same cluster.
+    if let Some(conf) = config.slurm.slurm_conf.as_deref().and_then(Path::to_str) {
+        let variables = &mut config.node.tools.environment;
+        variables.entry("SLURM_CONF".to_owned()).or_insert_with(|| conf.to_owned());
+    }
     Ok((config, path))
 }
 

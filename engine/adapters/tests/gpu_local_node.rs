@@ -457,7 +457,7 @@ async fn evidence_holds_every_text_and_names_what_is_missing() {
     assert!(find("processes.json").text.contains("init"));
     assert!(find("slurm-node.txt").note.contains("does not exist"), "{:?}", find("slurm-node.txt"));
     let missing: Vec<&str> = items.iter().filter(|i| !i.note.is_empty()).map(|i| i.name.as_str()).collect();
-    assert_eq!(missing, ["dcgm-nvlinks.txt", "slurm-node.txt", "pci.txt", "infiniband.txt"]);
+    assert_eq!(missing, ["pci.txt", "infiniband.txt", "dcgm-nvlinks.txt", "slurm-node.txt"]);
     assert_eq!(items[0].name, "kernel-log.txt", "what a crash takes away comes first");
 }
 

@@ -24,11 +24,15 @@ struct Fake {
 
 impl Fake {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut NodeToolsConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path();
         let bin = |tool: &str| state.join("bin").join(tool);
         fs::create_dir(state.join("scratch")).unwrap();
-        let config = NodeToolsConfig {
+        let mut config = NodeToolsConfig {
             dcgmi: bin("dcgmi"),
             nvidia_smi: bin("nvidia-smi"),
             systemctl: bin("systemctl"),
@@ -42,6 +46,7 @@ impl Fake {
             evidence_logs: vec![state.join("nvvs.log")],
             ..NodeToolsConfig::default()
         };
+        change(&mut config);
         let fake = Self { node: LocalNode::new(name(), config), dir };
         fake.run(&["new", "--name", "gpu001", "--dcgm", "4.6.0"]);
         // What this test runs under, as the fake kernel tells it.
@@ -174,6 +179,10 @@ async fn clocks_of_another_gpu_under_a_job_or_without_rights_are_refused() {
     fake.put("privileged", "0\n");
     fake.refused("c", clocks(), "exit code 4 (no permission)").await;
     fake.put("privileged", "1\n");
+    let driver = fake.file("driver");
+    fake.put("driver", "none\n");
+    fake.refused("e", clocks(), "exit code 9 (the NVIDIA driver is not loaded)").await;
+    fake.put("driver", &driver);
     fake.run(&["job", "4711", "5000", "4321"]);
     fake.refused("d", clocks(), "job 4711").await;
     assert_eq!(fake.file("calls.log").matches("-rgc").count(), 1, "only the one without rights was tried");
@@ -353,4 +362,20 @@ async fn evidence_is_redacted_bounded_and_says_why_something_is_missing() {
         assert!(!all.contains(secret), "{secret}");
     }
     assert!(all.len() <= MAX_EVIDENCE);
+}
+
+#[tokio::test]
+async fn a_tool_that_hangs_costs_the_evidence_one_wait_only() {
+    let fake = Fake::with(|c| c.read_deadline_seconds = 6);
+    fake.run(&["rule", "nvidia-smi", "*", "*", "hang"]);
+    let WorkResult::Evidence(items) = fake.perform("e", Verb::CollectEvidence).await else { panic!() };
+    let notes: Vec<&str> =
+        items.iter().filter(|i| i.name.starts_with("nvidia-smi")).map(|i| i.note.as_str()).collect();
+    assert!(notes[0].contains("did not end within"), "{notes:?}");
+    assert!(notes[1..].iter().all(|n| n.contains("not asked")) && notes.len() == 4, "{notes:?}");
+    assert_eq!(fake.file("calls.log").matches("\tnvidia-smi\t").count(), 1);
+    assert!(
+        items.iter().any(|i| i.name == "dcgm-version.txt" && !i.text.is_empty()),
+        "the others were asked"
+    );
 }

@@ -43,31 +43,8 @@ pub async fn collect(tools: &Tools, node: &NodeName, limit: Duration) -> Vec<Evi
     let config = &tools.config;
     let each = || until.left(config.read_deadline());
     let mut out = Vec::new();
-    // What the next crash takes away comes first: should the time run out, the rest is missing.
+    // The kernel first: it answers when the tools hang, and its log is what the next crash takes away.
     out.push(kernel_log(tools, each()).await);
-    let ids: Vec<String> = dmon_ids(false).iter().map(u16::to_string).collect();
-    let ids = ids.join(",");
-    let (dcgmi, smi, scontrol): (&Path, &Path, &Path) = (&config.dcgmi, &config.nvidia_smi, &config.scontrol);
-    let calls: [(&str, &Path, Vec<&str>); 10] = [
-        ("nvidia-smi.xml", smi, vec!["-q", "-x"]),
-        ("nvidia-smi-topology.txt", smi, vec!["topo", "-m"]),
-        ("nvidia-smi-nvlinks.txt", smi, vec!["nvlink", "-s"]),
-        ("nvidia-smi-nvlink-errors.txt", smi, vec!["nvlink", "-e"]),
-        ("dcgm-version.txt", dcgmi, vec!["-v"]),
-        ("dcgm-discovery.txt", dcgmi, vec!["discovery", "-l"]),
-        ("dcgm-health.json", dcgmi, vec!["health", "-g", "0", "-c", "-j"]),
-        ("dcgm-values.txt", dcgmi, vec!["dmon", "-e", &ids, "-c", "1"]),
-        ("dcgm-nvlinks.txt", dcgmi, vec!["nvlink", "-s"]),
-        ("slurm-node.txt", scontrol, vec!["show", "node", node.as_str()]),
-    ];
-    for (name, program, args) in calls {
-        let program = tools.program(program, &args, each());
-        out.push(if until.passed() {
-            missing(name, "no time was left for it")
-        } else {
-            item(name, &program.display(), &process::run(&program).await, MAX_TEXT, Keep::Beginning)
-        });
-    }
     out.push(known("processes.json", listed(tools, each()).await));
     let (sys, cgroups) = (config.sys_root.clone(), config.cgroup_root.clone());
     let files = config.evidence_logs.clone();
@@ -95,6 +72,37 @@ pub async fn collect(tools: &Tools, node: &NodeName, limit: Duration) -> Vec<Evi
                 ));
             }
         }
+    }
+    let ids: Vec<String> = dmon_ids(false).iter().map(u16::to_string).collect();
+    let ids = ids.join(",");
+    let (dcgmi, smi, scontrol): (&Path, &Path, &Path) = (&config.dcgmi, &config.nvidia_smi, &config.scontrol);
+    let calls: [(&str, &Path, Vec<&str>); 10] = [
+        ("nvidia-smi.xml", smi, vec!["-q", "-x"]),
+        ("nvidia-smi-topology.txt", smi, vec!["topo", "-m"]),
+        ("nvidia-smi-nvlinks.txt", smi, vec!["nvlink", "-s"]),
+        ("nvidia-smi-nvlink-errors.txt", smi, vec!["nvlink", "-e"]),
+        ("dcgm-version.txt", dcgmi, vec!["-v"]),
+        ("dcgm-discovery.txt", dcgmi, vec!["discovery", "-l"]),
+        ("dcgm-health.json", dcgmi, vec!["health", "-g", "0", "-c", "-j"]),
+        ("dcgm-values.txt", dcgmi, vec!["dmon", "-e", &ids, "-c", "1"]),
+        ("dcgm-nvlinks.txt", dcgmi, vec!["nvlink", "-s"]),
+        ("slurm-node.txt", scontrol, vec!["show", "node", node.as_str()]),
+    ];
+    let mut hung: Vec<&Path> = Vec::new();
+    for (name, path, args) in calls {
+        let program = tools.program(path, &args, each());
+        out.push(if until.passed() {
+            missing(name, "no time was left for it")
+        } else if hung.contains(&path) {
+            // What hung once would take the time of all that comes after it.
+            missing(name, &format!("not asked: {} did not answer before", path.display()))
+        } else {
+            let answer = process::run(&program).await;
+            if matches!(answer, Err(RunError::TimedOut { .. })) {
+                hung.push(path);
+            }
+            item(name, &program.display(), &answer, MAX_TEXT, Keep::Beginning)
+        });
     }
     for i in &mut out {
         let (text, taken) = redact(&i.text, &config.redact);

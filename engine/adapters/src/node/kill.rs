@@ -89,13 +89,17 @@ pub(super) async fn kill(tools: &Tools, pid: u32, start_time: u64, until: Until)
         }
         steps.push(format!("it did not end within {} ms", wait.as_millis()));
     }
-    match target.now() {
+    after_kill(target.now(), steps)
+}
+
+/// Says what became of a process that got KILL and did not end in time.
+fn after_kill(now: Result<Option<char>, String>, mut steps: Vec<String>) -> WorkResult {
+    match now {
         Ok(None) => ended("KILL", steps),
         Ok(Some(state)) => {
-            let why = if state == 'D' {
-                "it waits in the kernel and cannot end before that wait does"
-            } else {
-                "it is there still"
+            let why = match state {
+                'D' => "it waits in the kernel and cannot end before that wait does",
+                _ => "it is there still",
             };
             steps.push(format!("state {state}: {why}"));
             WorkResult::Killed { end: KillEnd::Remains { state }, steps }
@@ -305,5 +309,30 @@ mod tests {
         assert!(why.contains("runs under"), "{why}");
         let gone = may_end(&s, 701, 7010, 1000, 91);
         assert_eq!(gone, Err(No::Gone("there is none")));
+    }
+
+    #[tokio::test]
+    async fn without_a_descriptor_the_start_time_guards_each_signal() {
+        let proc_root = Path::new("/proc");
+        let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let start_time = stat(proc_root, pid).unwrap().unwrap().start_time;
+        let number = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        let mut target = Target { proc_root, pid, start_time: start_time + 1, number, descriptor: None };
+        assert_eq!(target.send(Signal::KILL), Err(No::Gone("it has ended")), "the number is another's");
+        assert!(child.try_wait().unwrap().is_none(), "nothing was sent");
+        target.start_time = start_time;
+        assert!(matches!(target.now(), Ok(Some(_))));
+        assert_eq!(target.send(Signal::TERM), Ok(()));
+        assert!(target.gone_within(Duration::from_secs(20)).await, "a zombie has ended");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_cannot_end_is_said_to_remain() {
+        let WorkResult::Killed { end, steps } = after_kill(Ok(Some('D')), Vec::new()) else { panic!() };
+        assert_eq!(end, KillEnd::Remains { state: 'D' });
+        assert!(steps[0].contains("waits in the kernel"), "{steps:?}");
+        assert!(matches!(after_kill(Err("x".to_owned()), Vec::new()), WorkResult::Ambiguous(_)));
     }
 }
