@@ -8,9 +8,10 @@ use crate::fleet::Fleet;
 use crate::printer::tame;
 use crate::remote::DEFAULT_SOCKET;
 use crate::site::{Site, layout_of, library};
-use crate::watching::hand_over;
+use crate::watching::{ask_exporters, hand_over};
 use engine_core::diag::Severity;
 use engine_core::policy::Policy;
+use engine_core::watch::slurm;
 use engine_playbook::Library;
 use engine_playbook::render::one_line;
 use engine_runtime::engine::{Engine, Gate};
@@ -71,7 +72,7 @@ impl Daemon {
         let engine = site.engine.clone().with_gate(Arc::clone(&gate) as _);
         let turn_limit = (round * 5).max(SignedDuration::from_secs(60));
         let interval = config.watch.lower()?.interval;
-        let watch = config.watch.build(&fleet)?.map(Arc::new);
+        let watch = config.watch.build(&fleet, Arc::clone(&engine.ports.clock))?.map(Arc::new);
         // Age of Slurm's last answer from which the engine is not ready: three looks.
         let slurm_limit =
             SignedDuration::try_from(interval * 3 + Duration::from_secs(20)).unwrap_or(SignedDuration::MAX);
@@ -107,6 +108,18 @@ impl Daemon {
         let server = Server::new(parts);
         let global = global.clone();
         Ok(Self { server, gate, playbooks, fleet, watch, interval, global, running: config, tls: None })
+    }
+
+    /// Starts to ask the exporters of the nodes, where that is wanted. Only the end of the process ends it.
+    pub(crate) fn ask_exporters(&self) -> Result<(), CliError> {
+        let (settings, url) = (&self.running.watch, self.running.exporter.url.as_deref());
+        let telemetry = settings.telemetry(url, self.engine().ports.telemetry.as_ref())?;
+        if let (Some(watch), Some(telemetry)) = (&self.watch, telemetry) {
+            let interval = settings.lower()?.gpu_interval;
+            let (fleet, server) = (self.fleet.clone(), Arc::clone(&self.server));
+            tokio::spawn(ask_exporters(fleet, server, Arc::clone(watch), telemetry, interval));
+        }
+        Ok(())
     }
 
     /// The engine with the gate that a reload replaces.
@@ -206,7 +219,7 @@ pub(crate) async fn look(fleet: &Fleet, watch: Option<&Watch>, server: &Server) 
         }
     };
     server.parts().looked(fleet.view.recent(SignedDuration::from_mins(10)).await);
-    hand_over(fleet, server, alerts).await;
+    hand_over(fleet, server, slurm::SOURCE, alerts).await;
     Ok(nodes)
 }
 

@@ -4,11 +4,13 @@ use crate::exit::CliError;
 use crate::fleet::Fleet;
 use engine_core::incident::Alert;
 use engine_core::value::parse_duration;
-use engine_core::watch::{SlurmRules, slurm};
+use engine_core::watch::{SlurmRules, gpu};
 use engine_runtime::fleet::Watch;
+use engine_runtime::ports::{Clock, GpuTelemetry};
 use engine_server::{Happening, Server, feed};
 use jiff::SignedDuration;
 use serde::Deserialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Faults that the engine finds by looking.
@@ -19,6 +21,10 @@ pub(crate) struct WatchConfig {
     pub(crate) slurm: bool,
     /// Time between two reads of the whole cluster.
     interval: String,
+    /// Whether the exporters of the nodes are asked.
+    pub(crate) gpus: Gpus,
+    /// Time between two rounds over the exporters.
+    gpu_interval: String,
     /// How long slurmd may be silent.
     silent: String,
     /// How long an unexpected boot stays a fault.
@@ -27,9 +33,28 @@ pub(crate) struct WatchConfig {
 
 impl Default for WatchConfig {
     fn default() -> Self {
-        let (interval, silent, booted) = ("60s".to_owned(), "3m".to_owned(), "15m".to_owned());
-        Self { slurm: true, interval, silent, booted }
+        Self {
+            slurm: true,
+            interval: "60s".to_owned(),
+            gpus: Gpus::Auto,
+            gpu_interval: "60s".to_owned(),
+            silent: "3m".to_owned(),
+            booted: "15m".to_owned(),
+        }
     }
+}
+
+/// Whether the exporters of the nodes are asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Gpus {
+    /// Where `exporter.url` is set.
+    #[default]
+    Auto,
+    /// Yes; on the simulated cluster its own exporters.
+    On,
+    /// No.
+    Off,
 }
 
 /// The times of the watch.
@@ -37,6 +62,8 @@ impl Default for WatchConfig {
 pub(crate) struct Watching {
     /// Time between two reads of the whole cluster.
     pub(crate) interval: Duration,
+    /// Time between two rounds over the exporters.
+    pub(crate) gpu_interval: SignedDuration,
     /// Limits of the rules.
     pub(crate) rules: SlurmRules,
 }
@@ -60,6 +87,7 @@ impl WatchConfig {
             }
         };
         let interval = time("interval", &self.interval, (1, 3_600));
+        let gpu_interval = time("gpu_interval", &self.gpu_interval, (1, 3_600));
         let rules = SlurmRules {
             silent: time("silent", &self.silent, (1, 86_400)),
             booted: time("booted", &self.booted, (60, 86_400)),
@@ -68,26 +96,72 @@ impl WatchConfig {
         if !wrong.is_empty() {
             return Err(CliError::usage(wrong.join("; ")));
         }
-        Ok(Watching { interval: interval.unsigned_abs(), rules })
+        Ok(Watching { interval: interval.unsigned_abs(), gpu_interval, rules })
     }
 
-    /// Builds the watch, unless it is off.
-    pub(crate) fn build(&self, fleet: &Fleet) -> Result<Option<Watch>, CliError> {
-        if !self.slurm {
+    /// Builds the watch, unless all of it is off.
+    pub(crate) fn build(&self, fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Option<Watch>, CliError> {
+        if !self.slurm && self.gpus == Gpus::Off {
             return Ok(None);
         }
         let reasons = engine_playbook::reasons::embedded().map_err(|e| CliError::caused("the watch", e))?;
-        Ok(Some(Watch::new(std::sync::Arc::clone(&fleet.log), reasons, self.lower()?.rules)))
+        Ok(Some(Watch::new(Arc::clone(&fleet.log), clock, reasons, self.lower()?.rules, self.slurm)))
+    }
+
+    /// Says which exporters are asked, if any.
+    pub(crate) fn telemetry(
+        &self,
+        url: Option<&str>,
+        port: Option<&Arc<dyn GpuTelemetry>>,
+    ) -> Result<Option<Arc<dyn GpuTelemetry>>, CliError> {
+        match (self.gpus, port) {
+            (Gpus::Off, _) => Ok(None),
+            (Gpus::Auto, _) if url.is_none() => Ok(None),
+            (Gpus::On, None) => Err(CliError::usage("watch.gpus is \"on\" and exporter.url is not set")
+                .with_hint("set exporter.url to http://{node}:9400/metrics")),
+            (_, port) => Ok(port.cloned()),
+        }
+    }
+}
+
+/// Asks the exporters round by round, for as long as the process serves. The rounds are not of one length, so that many
+/// engines, and whatever else comes every minute, do not meet.
+pub(crate) async fn ask_exporters(
+    fleet: Fleet,
+    server: Arc<Server>,
+    watch: Arc<Watch>,
+    telemetry: Arc<dyn GpuTelemetry>,
+    interval: SignedDuration,
+) {
+    let whole = interval.unsigned_abs();
+    loop {
+        let begun = tokio::time::Instant::now();
+        let round = watch.exporters(&telemetry, interval / 2).await;
+        let parts = server.parts();
+        for (node, why) in round.fell_silent {
+            parts.telemetry.tell(&Happening::ExporterSilent { node: node.to_string(), why });
+        }
+        for node in round.came_back {
+            parts.telemetry.tell(&Happening::ExporterBack { node: node.to_string() });
+        }
+        let (asked, answered, silent) = (round.asked, round.answered, round.silent);
+        parts.telemetry.tell(&Happening::ExportersRead { asked, answered, silent });
+        if answered > 0 {
+            parts.health.exporters_answered();
+        }
+        hand_over(&fleet, &server, gpu::SOURCE, round.alerts).await;
+        let jitter = whole / 10 * (jiff::Timestamp::now().subsec_nanosecond().unsigned_abs() % 10) / 10;
+        tokio::time::sleep(whole.saturating_sub(begun.elapsed()).max(whole / 10) + jitter).await;
     }
 }
 
 /// Hands alerts of the watch to the intake, and tells what became of them. What was not taken is told again by the next
 /// look.
-pub(crate) async fn hand_over(fleet: &Fleet, server: &Server, alerts: Vec<Alert>) {
+pub(crate) async fn hand_over(fleet: &Fleet, server: &Server, source: &str, alerts: Vec<Alert>) {
     if alerts.is_empty() {
         return;
     }
-    let source = slurm::SOURCE.to_owned();
+    let source = source.to_owned();
     let happening = match feed(&fleet.intake, alerts.into_iter().map(Ok).collect()).await {
         Ok(done) => Happening::Heard { source, by_word: done.by_word, first_refused: done.first_refused },
         Err(problem) => Happening::NotHeard { source, why: problem.error },

@@ -123,11 +123,25 @@ static BAD_ORDERS: Family = family(
     "Texts that came to an agent as orders and were none: forged, expired, replayed, or for another node.",
     &[],
 );
+static EXPORTERS: Family = family(
+    "slurmedic_exporters",
+    Kind::Gauge,
+    "",
+    "Exporters of nodes in the last round over them, by state; one that is silent is a fault of the tool.",
+    &["state"],
+);
+static EXPORTER_TURNS: Family = family(
+    "slurmedic_exporter_turns",
+    Kind::Counter,
+    "",
+    "Exporters of nodes that fell silent or came back.",
+    &["to"],
+);
 static NODES: Family =
     family("slurmedic_nodes", Kind::Gauge, "", "Nodes that the cluster had when it was last read.", &[]);
 
 /// Every metric that a happening can touch.
-pub(crate) static FAMILIES: [&Family; 17] = [
+pub(crate) static FAMILIES: [&Family; 19] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &REFUSED,
@@ -144,6 +158,8 @@ pub(crate) static FAMILIES: [&Family; 17] = [
     &LOOKS,
     &ORDERS,
     &BAD_ORDERS,
+    &EXPORTERS,
+    &EXPORTER_TURNS,
     &NODES,
 ];
 
@@ -270,6 +286,27 @@ pub enum Happening {
         /// Why.
         why: String,
     },
+    /// The exporters of the nodes were asked.
+    ExportersRead {
+        /// How many.
+        asked: usize,
+        /// How many answered.
+        answered: usize,
+        /// How many do not answer for some rounds.
+        silent: usize,
+    },
+    /// An exporter does not answer any more: the tool is ill, nothing is known of the node.
+    ExporterSilent {
+        /// Its node.
+        node: String,
+        /// Why.
+        why: String,
+    },
+    /// An exporter answers again.
+    ExporterBack {
+        /// Its node.
+        node: String,
+    },
     /// An agent handed a result over.
     OrderAnswered {
         /// Its node.
@@ -358,6 +395,13 @@ fn log(happening: &Happening) {
         }
         Happening::ClusterRead { nodes } => tracing::debug!(event = "cluster_read", nodes),
         Happening::ClusterUnread { why } => tracing::warn!(event = "cluster_unread", why),
+        Happening::ExportersRead { asked, answered, silent } => {
+            tracing::debug!(event = "exporters_read", asked, answered, silent);
+        }
+        Happening::ExporterSilent { node, why } => {
+            tracing::warn!(event = "exporter_silent", node, why, "its GPUs are not watched until it answers");
+        }
+        Happening::ExporterBack { node } => tracing::info!(event = "exporter_back", node),
         Happening::OrderAnswered { node, order, heard } => {
             tracing::debug!(event = "order_answered", node, order, heard);
         }
@@ -407,6 +451,13 @@ fn count(happening: &Happening, m: &Metrics) {
             m.set(&NODES, &[], *nodes as f64);
         }
         Happening::ClusterUnread { .. } => m.add(&LOOKS, &["failed"], 1.0),
+        Happening::ExportersRead { asked, answered, silent } => {
+            m.set(&EXPORTERS, &["asked"], *asked as f64);
+            m.set(&EXPORTERS, &["answered"], *answered as f64);
+            m.set(&EXPORTERS, &["silent"], *silent as f64);
+        }
+        Happening::ExporterSilent { .. } => m.add(&EXPORTER_TURNS, &["silent"], 1.0),
+        Happening::ExporterBack { .. } => m.add(&EXPORTER_TURNS, &["back"], 1.0),
         Happening::OrderAnswered { heard, .. } => m.add(&ORDERS, &[heard], 1.0),
         Happening::OrderRefused { .. } => m.add(&BAD_ORDERS, &[], 1.0),
         Happening::Serving { .. } | Happening::Stopping { .. } => {}

@@ -22,6 +22,7 @@ pub struct Health {
     started: Timestamp,
     /// Seconds since the epoch; 0 for never.
     slurm: AtomicI64,
+    exporters: AtomicI64,
     turned: AtomicI64,
     turns: AtomicU64,
     slurm_limit: SignedDuration,
@@ -60,6 +61,7 @@ impl Health {
             clock,
             started,
             slurm: AtomicI64::new(0),
+            exporters: AtomicI64::new(0),
             turned: AtomicI64::new(0),
             turns: AtomicU64::new(0),
             slurm_limit,
@@ -71,6 +73,16 @@ impl Health {
     /// The whole cluster was read.
     pub fn slurm_answered(&self) {
         self.slurm.store(self.clock.now().as_second(), Ordering::Relaxed);
+    }
+
+    /// A round over the exporters of the nodes came to its end, and some answered.
+    pub fn exporters_answered(&self) {
+        self.exporters.store(self.clock.now().as_second(), Ordering::Relaxed);
+    }
+
+    /// Says when exporters last answered.
+    pub fn exporters_at(&self) -> Option<Timestamp> {
+        time(&self.exporters)
     }
 
     /// The loop came round so often in all.

@@ -87,6 +87,9 @@ pub(crate) async fn text(server: &Server, form: Form) -> String {
     let now = jiff::Timestamp::now();
     let age = |at: Option<jiff::Timestamp>| now.duration_since(at.unwrap_or(started)).as_secs_f64().max(0.0);
     ages.push((vec!["slurm".to_owned()], age(parts.health.slurm_at())));
+    if let Some(at) = parts.health.exporters_at() {
+        ages.push((vec!["exporters".to_owned()], age(Some(at))));
+    }
     for (name, source) in parts.sources.get().iter() {
         ages.push((vec![name.clone()], age(source.heard_at())));
         if let Some(is) = source.is_stale(started, now) {

@@ -3,10 +3,10 @@
 //! A node that is ours, somebody's, in maintenance, or on its way through a reboot or power saving is left alone: nothing
 //! is told about it, neither that something is wrong nor that it is over. A fault is over when the node serves again.
 
+use super::gpu::Asked;
 use super::reasons::{Reasons, Told};
-use crate::digest::Digest;
-use crate::incident::alert::MAX_FINGERPRINT;
-use crate::incident::{Alert, Fingerprint, FleetState};
+use super::series_of;
+use crate::incident::{Alert, FleetState};
 use crate::known::Known;
 use crate::model::{BaseState, Node, NodeFlag, NodeName};
 use jiff::{SignedDuration, Timestamp};
@@ -68,6 +68,8 @@ struct Memory {
     in_hands: bool,
     /// Whether something was said to be over.
     said_over: bool,
+    /// GPUs that Slurm has configured.
+    gpus: u32,
 }
 
 /// Watches the nodes by comparing looks. Its memory is as large as the cluster.
@@ -90,6 +92,12 @@ enum Shows {
 }
 
 impl SlurmWatch {
+    /// Lists the nodes with GPUs as the last look found them.
+    pub fn with_gpus(&self) -> Vec<Asked> {
+        let gpus = self.nodes.iter().filter(|(_, m)| m.gpus > 0);
+        gpus.map(|(n, m)| Asked { node: n.clone(), configured: m.gpus, in_hands: m.in_hands }).collect()
+    }
+
     /// Compares a look with what is known, and returns what is new and what is over. What was told and is not on record
     /// yet is told again, so that nothing is lost where alerts were not taken.
     pub fn look(
@@ -118,6 +126,7 @@ impl SlurmWatch {
             let hands = matches!(shows, Shows::InHands);
             boot(node, memory, near && !hands && !memory.in_hands, hands, rules, at);
             memory.in_hands = hands;
+            memory.gpus = node.gpus_configured.known().copied().unwrap_or(0);
             if let (Some(_), Shows::Serves) = (memory.booted, &shows) {
                 let says = "its boot time changed though nobody asked for a reboot".to_owned();
                 shows = Shows::Faults([("kernel-panic-or-unexpected-boot".to_owned(), says)].into());
@@ -230,17 +239,10 @@ fn boot(node: &Node, memory: &mut Memory, can_tell: bool, hands: bool, rules: &S
     }
 }
 
-/// Names the series of a fault of a node: the same at every look and in every engine.
-fn fingerprint(node: &NodeName, fault: &str) -> Option<Fingerprint> {
-    let text = format!("{SOURCE}:{fault}:{node}");
-    let text = if text.len() > MAX_FINGERPRINT { Digest::of(text.as_bytes()).to_string() } else { text };
-    Fingerprint::new(&text).ok()
-}
-
 fn alert(node: &Node, fault: &str, firing: bool, summary: String, at: Timestamp) -> Option<Alert> {
     let alert = Alert {
         source: SOURCE.to_owned(),
-        fingerprint: fingerprint(&node.name, fault)?,
+        fingerprint: series_of(SOURCE, &node.name, fault, None)?,
         fault: fault.to_owned(),
         node: node.name.clone(),
         gpu: None,

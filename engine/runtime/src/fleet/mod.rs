@@ -21,4 +21,4 @@ pub use intake::{Intake, IntakeCounts, IntakeError, MAX_POST, MAX_WAITING};
 pub use log::{Draft, FleetError, FleetLog};
 pub use select::{ByRules, Question, Selection, Selector};
 pub use view::{FleetView, shape_of};
-pub use watch::Watch;
+pub use watch::{GpuRound, MAX_ASKED, Watch};

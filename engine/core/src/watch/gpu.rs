@@ -1,0 +1,322 @@
+//! Faults that scrapes of dcgm-exporter tell, and when they are over.
+//!
+//! What lasts (a pending remap, a wish of the driver) counts as it is read; what only grows or sticks (the XID gauge, the
+//! count of errors) counts when it changes. Nothing is told about a node in somebody's hands. An exporter that does not
+//! answer is a fault of the tool and tells nothing about its node.
+
+use super::{series_of, xid};
+use crate::incident::{Alert, FleetState};
+use crate::known::Known;
+use crate::model::gpu::RecoveryAction;
+use crate::model::{Gpu, NodeGpus, NodeName};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Name of this source in alerts.
+pub const SOURCE: &str = "exporter-poll";
+/// The most GPUs of a node that are followed.
+pub const MAX_GPUS: usize = 64;
+
+/// Bits of the clock event reasons, DCGM field 112.
+const HW_THERMAL: u64 = 0x40;
+const HW_POWER_BRAKE: u64 = 0x80;
+
+/// The faults that one GPU can show here.
+const FAULTS: [&str; 11] = [
+    "gpu-recovery-action-set",
+    "gpu-off-bus",
+    "gpu-ecc-uncorrectable",
+    "gpu-row-remap-failure",
+    "gpu-firmware-hang",
+    "nvlink-down",
+    "gpu-row-remap-pending",
+    "gpu-contained-error",
+    "gpu-ecc-corrected-rate",
+    "gpu-hw-thermal",
+    "gpu-power-brake",
+];
+
+/// How often something must be seen in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuRules {
+    /// Scrapes with fewer GPUs than configured.
+    pub missing: u32,
+    /// Scrapes that fail, before the exporter counts as silent.
+    pub silent: u32,
+    /// Scrapes with hardware throttling.
+    pub throttled: u32,
+}
+
+impl Default for GpuRules {
+    fn default() -> Self {
+        Self { missing: 2, silent: 3, throttled: 3 }
+    }
+}
+
+/// A fault of a node's GPU; without a GPU it is the node's.
+pub type GpuFault = (String, Option<String>);
+
+/// Takes what this source has open on a node out of the fleet's record.
+pub fn standing_gpus(state: &FleetState, node: &NodeName) -> BTreeSet<GpuFault> {
+    let open = state.on_node(node).into_iter().flat_map(|i| i.alerts.values());
+    open.filter(|s| s.firing && s.source == SOURCE).map(|s| (s.fault.clone(), s.gpu.clone())).collect()
+}
+
+/// A node whose exporter is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Its name.
+    pub node: NodeName,
+    /// GPUs that Slurm has configured for it.
+    pub configured: u32,
+    /// Whether it is in somebody's hands, by the last look at the cluster.
+    pub in_hands: bool,
+}
+
+/// What became of an exporter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// Nothing changed.
+    Same,
+    /// It does not answer any more.
+    Silent,
+    /// It answers again.
+    Back,
+}
+
+#[derive(Debug, Clone, Default)]
+struct NodeMemory {
+    failed: u32,
+    missing: u32,
+    gpus: BTreeMap<String, GpuMemory>,
+    said_over: BTreeSet<GpuFault>,
+    /// What was told and is not on record yet: an XID is seen once only.
+    told: BTreeMap<GpuFault, String>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct GpuMemory {
+    xid: Option<u32>,
+    errors: Option<u64>,
+    thermal: u32,
+    brake: u32,
+}
+
+/// Watches GPUs by comparing scrapes. Its memory is as large as the cluster.
+#[derive(Debug, Clone, Default)]
+pub struct GpuWatch {
+    nodes: BTreeMap<NodeName, NodeMemory>,
+}
+
+/// What a lasting sign of a fault says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// There is none for this fault.
+    No,
+    Unknown,
+    Bad,
+    Good,
+}
+
+impl From<&Known<bool>> for Sign {
+    fn from(value: &Known<bool>) -> Self {
+        match value {
+            Known::Known(true) => Self::Bad,
+            Known::Known(false) => Self::Good,
+            Known::Unknown(_) => Self::Unknown,
+        }
+    }
+}
+
+impl GpuWatch {
+    /// Forgets nodes that are not asked any more.
+    pub fn keep(&mut self, asked: &[Asked]) {
+        if self.nodes.len() > asked.len() {
+            let there: BTreeSet<&NodeName> = asked.iter().map(|a| &a.node).collect();
+            self.nodes.retain(|name, _| there.contains(name));
+        }
+    }
+
+    /// Counts the exporters that are silent.
+    pub fn silent(&self, rules: &GpuRules) -> usize {
+        self.nodes.values().filter(|n| n.failed >= rules.silent).count()
+    }
+
+    /// Takes in that an exporter did not answer. That is never a fault of the node.
+    pub fn unread(&mut self, node: &NodeName, rules: &GpuRules) -> Tool {
+        let memory = self.nodes.entry(node.clone()).or_default();
+        memory.failed = memory.failed.saturating_add(1);
+        if memory.failed == rules.silent { Tool::Silent } else { Tool::Same }
+    }
+
+    /// Compares a scrape with what is known: alerts of faults that are new and of faults that are over.
+    pub fn read(
+        &mut self,
+        asked: &Asked,
+        seen: &NodeGpus,
+        rules: &GpuRules,
+        standing: &BTreeSet<GpuFault>,
+        at: Timestamp,
+    ) -> (Vec<Alert>, Tool) {
+        let memory = self.nodes.entry(asked.node.clone()).or_default();
+        let tool = if memory.failed >= rules.silent { Tool::Back } else { Tool::Same };
+        memory.failed = 0;
+        let mut firing: BTreeMap<GpuFault, String> = BTreeMap::new();
+        let mut over: BTreeSet<GpuFault> = BTreeSet::new();
+        count(asked, seen, rules, memory, &mut firing, &mut over);
+        for gpu in seen.gpus.iter().take(MAX_GPUS) {
+            let name = gpu.uuid.known().cloned().unwrap_or_else(|| gpu.index.to_string());
+            judge(gpu, &name, rules, memory.gpus.entry(name.clone()).or_default(), &mut firing, &mut over);
+        }
+        if memory.gpus.len() > MAX_GPUS {
+            let names: BTreeSet<&String> = seen.gpus.iter().filter_map(|g| g.uuid.known()).collect();
+            memory.gpus.retain(|name, _| names.contains(name));
+        }
+        if asked.in_hands {
+            memory.told.clear();
+            return (Vec::new(), tool);
+        }
+        memory.told.retain(|f, _| !standing.contains(f) && !over.contains(f));
+        for (fault, says) in &memory.told {
+            firing.entry(fault.clone()).or_insert_with(|| says.clone());
+        }
+        let mut alerts = Vec::new();
+        let mut tell = |(fault, gpu): &GpuFault, firing: bool, summary: String| {
+            let alert = Alert {
+                source: SOURCE.to_owned(),
+                fingerprint: series_of(SOURCE, &asked.node, fault, gpu.as_deref())?,
+                fault: fault.clone(),
+                node: asked.node.clone(),
+                gpu: gpu.clone(),
+                firing,
+                seen_at: at,
+                summary,
+            };
+            alerts.push(alert.checked().ok()?);
+            Some(())
+        };
+        for (fault, says) in firing {
+            let is_new = !standing.contains(&fault);
+            if memory.said_over.remove(&fault) || is_new {
+                tell(&fault, true, says.clone());
+            }
+            if is_new {
+                memory.told.insert(fault, says);
+            }
+        }
+        for fault in standing.intersection(&over) {
+            if tell(fault, false, "the exporter does not show it any more".to_owned()).is_some() {
+                memory.said_over.insert(fault.clone());
+            }
+        }
+        memory.said_over.retain(|f| standing.contains(f));
+        (alerts, tool)
+    }
+}
+
+fn count(
+    asked: &Asked,
+    seen: &NodeGpus,
+    rules: &GpuRules,
+    memory: &mut NodeMemory,
+    firing: &mut BTreeMap<GpuFault, String>,
+    over: &mut BTreeSet<GpuFault>,
+) {
+    let fault = ("gpu-count-mismatch".to_owned(), None);
+    let found = seen.gpus.len();
+    if found >= asked.configured as usize {
+        memory.missing = 0;
+        over.insert(fault);
+        return;
+    }
+    memory.missing = memory.missing.saturating_add(1);
+    if memory.missing >= rules.missing {
+        firing.insert(fault, format!("the exporter shows {found} GPUs, Slurm has {}", asked.configured));
+    }
+}
+
+fn judge(
+    gpu: &Gpu,
+    name: &str,
+    rules: &GpuRules,
+    memory: &mut GpuMemory,
+    firing: &mut BTreeMap<GpuFault, String>,
+    over: &mut BTreeSet<GpuFault>,
+) {
+    let gauge = gpu.last_xid.known().copied();
+    // The first value is none: it may be of last week. A gauge that is unknown keeps what was seen before.
+    let changed = gauge.filter(|now| *now != 0 && memory.xid.is_some_and(|was| was != *now));
+    memory.xid = gauge.or(memory.xid);
+    let errors = gpu.ecc_dbe_volatile.known().copied();
+    let grew = matches!((memory.errors, errors), (Some(was), Some(now)) if now > was);
+    memory.errors = errors.or(memory.errors);
+    let bit = |mask: u64, seen: u32| match gpu.clock_reasons.known() {
+        None => (seen, Sign::Unknown),
+        Some(bits) if bits & mask == 0 => (0, Sign::Good),
+        Some(_) if seen + 1 >= rules.throttled => (rules.throttled, Sign::Bad),
+        Some(_) => (seen + 1, Sign::Unknown),
+    };
+    let (thermal, brake);
+    (memory.thermal, thermal) = bit(HW_THERMAL, memory.thermal);
+    (memory.brake, brake) = bit(HW_POWER_BRAKE, memory.brake);
+    let ecc = match errors {
+        None => Sign::Unknown,
+        Some(0) => Sign::Good,
+        Some(_) if grew => Sign::Bad,
+        // Errors since the driver loaded whose row is remapped already are over, and not gone.
+        Some(_) if gpu.row_remap_pending.is_known_and(|p| !p) => Sign::Unknown,
+        Some(_) => Sign::Bad,
+    };
+    for fault in FAULTS {
+        let sign = match fault {
+            "gpu-recovery-action-set" => match gpu.recovery_action.known() {
+                None => Sign::Unknown,
+                Some(RecoveryAction::None) => Sign::Good,
+                Some(_) => Sign::Bad,
+            },
+            "gpu-off-bus" => match gpu.answers.known() {
+                None => Sign::Unknown,
+                Some(true) => Sign::Good,
+                Some(false) => Sign::Bad,
+            },
+            "gpu-ecc-uncorrectable" => ecc,
+            "gpu-row-remap-failure" => Sign::from(&gpu.row_remap_failure),
+            "gpu-row-remap-pending" => Sign::from(&gpu.row_remap_pending),
+            "gpu-hw-thermal" => thermal,
+            "gpu-power-brake" => brake,
+            _ => Sign::No,
+        };
+        let tells = |x: &u32| xid::fault_of(*x) == Some(fault);
+        let fresh = changed.filter(tells);
+        let recent = gpu
+            .recent_xids
+            .known()
+            .and_then(|all| all.iter().find(|(x, times)| **times > 0 && tells(x)).map(|(x, _)| *x));
+        let key = (fault.to_owned(), Some(name.to_owned()));
+        if let Some(xid) = fresh.or(recent) {
+            firing.insert(key, format!("XID {xid}"));
+        } else if sign == Sign::Bad {
+            firing.insert(key, says(fault, gpu));
+        } else if matches!(sign, Sign::Good | Sign::No) && gauge.is_some_and(|x| !tells(&x)) {
+            over.insert(key);
+        }
+    }
+}
+
+fn says(fault: &str, gpu: &Gpu) -> String {
+    match fault {
+        "gpu-recovery-action-set" => {
+            let wish = gpu.recovery_action.known().map_or("something", |a| a.as_str());
+            format!("the driver asks for {wish}")
+        }
+        "gpu-off-bus" => "the GPU does not answer".to_owned(),
+        "gpu-ecc-uncorrectable" => {
+            let errors = gpu.ecc_dbe_volatile.known().copied().unwrap_or_default();
+            format!("{errors} uncorrectable memory errors since the driver loaded")
+        }
+        "gpu-row-remap-failure" => "a row could not be remapped".to_owned(),
+        "gpu-row-remap-pending" => "a row remap waits for a reset".to_owned(),
+        "gpu-hw-thermal" => "the hardware slows the GPU down: heat".to_owned(),
+        _ => "the hardware slows the GPU down: power brake".to_owned(),
+    }
+}
