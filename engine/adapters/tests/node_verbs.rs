@@ -93,12 +93,12 @@ impl Fake {
     /// A real process that waits, and its entry in the fake process file system.
     fn sleeper(&self, ignores_term: bool) -> Sleeper {
         let script = if ignores_term {
-            "trap '' TERM; echo up; while :; do sleep 0.05; done"
+            "trap ': >\"$0\"' TERM; echo up; while :; do sleep 0.05; done"
         } else {
             "echo up; exec sleep 60"
         };
         let mut child = Command::new("/bin/sh")
-            .args(["-c", script])
+            .args(["-c", script, &self.state().join("term").display().to_string()])
             .process_group(0)
             .stdout(Stdio::piped())
             .spawn()
@@ -284,6 +284,24 @@ async fn a_leftover_process_is_ended_by_term_or_by_kill() {
         };
         assert_eq!(end, KillEnd::WasGone);
     }
+}
+
+#[tokio::test]
+async fn a_process_that_a_job_takes_in_after_term_does_not_get_kill() {
+    let fake = Fake::new();
+    let mut s = fake.sleeper(true);
+    let o = WorkOrder { limit: SignedDuration::from_secs(8), ..order("a", s.verb()) };
+    let job = async {
+        while !fake.state().join("term").exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        fake.process(s.0.id(), "sleep", 4321, "/system.slice/gpu_slurmstepd.scope/job_4711/step_extern", 777);
+    };
+    let (result, ()) = tokio::join!(fake.node.perform(&o), job);
+    let WorkResult::Killed { end: KillEnd::Remains { .. }, steps } = result else { panic!("{result:?}") };
+    assert!(steps.last().unwrap().contains("there still"), "{steps:#?}");
+    assert!(steps.iter().any(|s| s.contains("KILL was not sent") && s.contains("job 4711")), "{steps:#?}");
+    assert!(s.lives());
 }
 
 #[tokio::test]

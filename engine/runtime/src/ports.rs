@@ -287,7 +287,8 @@ pub enum KillEnd {
         /// Name of the signal.
         signal: String,
     },
-    /// It got KILL and is still there, as in an uninterruptible wait for a device or file system (state D).
+    /// It got a signal and is still there: after KILL, as in an uninterruptible wait for a device or file system
+    /// (state D); after TERM, when the second look forbade KILL. The steps say which.
     Remains {
         /// The kernel's letter for its state.
         state: char,

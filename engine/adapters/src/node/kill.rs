@@ -62,18 +62,21 @@ pub(super) async fn kill(tools: &Tools, pid: u32, start_time: u64, until: Until)
     };
     let proc_root = &tools.config.proc_root;
     let target = Target { proc_root, pid, start_time, number, descriptor };
-    let scene = match processes::look(tools, until).await {
-        Known::Known(s) => s,
-        Known::Unknown(u) => return WorkResult::Refused(format!("what runs on the node is {u}")),
-    };
-    let ours = std::process::id();
-    if let Err(no) = may_end(&scene, pid, start_time, tools.config.first_user_id, ours) {
+    if let Err(no) = target.checked(tools, until).await {
         return target.not_ended(no, steps);
     }
     steps.push("checked on the node: it is the process that was named, a person's, and of no job".to_owned());
     for (signal, name, wait) in [(Signal::TERM, "TERM", TERM_WAIT), (Signal::KILL, "KILL", KILL_WAIT)] {
-        if until.passed() {
-            return WorkResult::Ambiguous(format!("no time was left for {name}: {}", steps.join("; ")));
+        if name == "KILL" {
+            // Seconds have passed: it may have been taken into a job meanwhile.
+            match target.checked(tools, until).await {
+                Ok(()) => {}
+                Err(No::Gone(_)) => return ended("TERM", steps),
+                Err(No::Refused(why)) => {
+                    steps.push(format!("KILL was not sent: {why}"));
+                    return after_signals(target.now(), "TERM", steps);
+                }
+            }
         }
         match target.send(signal) {
             Ok(()) => steps.push(format!("{name} sent")),
@@ -89,13 +92,13 @@ pub(super) async fn kill(tools: &Tools, pid: u32, start_time: u64, until: Until)
         }
         steps.push(format!("it did not end within {} ms", wait.as_millis()));
     }
-    after_kill(target.now(), steps)
+    after_signals(target.now(), "KILL", steps)
 }
 
-/// Says what became of a process that got KILL and did not end in time.
-fn after_kill(now: Result<Option<char>, String>, mut steps: Vec<String>) -> WorkResult {
+/// Says what became of a process that did not end in time.
+fn after_signals(now: Result<Option<char>, String>, last: &str, mut steps: Vec<String>) -> WorkResult {
     match now {
-        Ok(None) => ended("KILL", steps),
+        Ok(None) => ended(last, steps),
         Ok(Some(state)) => {
             let why = match state {
                 'D' => "it waits in the kernel and cannot end before that wait does",
@@ -104,7 +107,9 @@ fn after_kill(now: Result<Option<char>, String>, mut steps: Vec<String>) -> Work
             steps.push(format!("state {state}: {why}"));
             WorkResult::Killed { end: KillEnd::Remains { state }, steps }
         }
-        Err(why) => WorkResult::Ambiguous(format!("KILL was sent, and what became of it is unknown: {why}")),
+        Err(why) => {
+            WorkResult::Ambiguous(format!("{last} was sent, and what became of it is unknown: {why}"))
+        }
     }
 }
 
@@ -114,13 +119,24 @@ fn ended(signal: &str, mut steps: Vec<String>) -> WorkResult {
 }
 
 impl Target<'_> {
+    /// Looks at the node and says whether the process may be ended.
+    async fn checked(&self, tools: &Tools, until: Until) -> Result<(), No> {
+        match processes::look(tools, until).await {
+            Known::Known(scene) => {
+                let first = tools.config.first_user_id;
+                may_end(&scene, self.pid, self.start_time, first, std::process::id())
+            }
+            Known::Unknown(u) => Err(No::Refused(format!("what runs on the node is {u}"))),
+        }
+    }
+
     fn not_ended(&self, no: No, mut steps: Vec<String>) -> WorkResult {
         match no {
             No::Gone(how) => {
                 steps.push(format!("process {}: {how}", self.pid));
                 WorkResult::Killed { end: KillEnd::WasGone, steps }
             }
-            No::Refused(why) => WorkResult::Refused(why),
+            No::Refused(why) => WorkResult::Refused(format!("{why}; nothing was sent")),
         }
     }
 
@@ -174,7 +190,7 @@ impl Target<'_> {
 
 /// Says whether the process may be ended. What cannot be proven is refused.
 fn may_end(scene: &Scene, pid: u32, start_time: u64, first_user_id: u32, ours: u32) -> Result<(), No> {
-    let refuse = |why: String| Err(No::Refused(format!("process {pid}: {why}; nothing was sent")));
+    let refuse = |why: String| Err(No::Refused(format!("process {pid}: {why}")));
     let Some(p) = scene.processes.iter().find(|p| p.pid == pid) else {
         return Err(No::Gone("there is none"));
     };
@@ -330,9 +346,11 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_end_is_said_to_remain() {
-        let WorkResult::Killed { end, steps } = after_kill(Ok(Some('D')), Vec::new()) else { panic!() };
+        let WorkResult::Killed { end, steps } = after_signals(Ok(Some('D')), "KILL", Vec::new()) else {
+            panic!()
+        };
         assert_eq!(end, KillEnd::Remains { state: 'D' });
         assert!(steps[0].contains("waits in the kernel"), "{steps:?}");
-        assert!(matches!(after_kill(Err("x".to_owned()), Vec::new()), WorkResult::Ambiguous(_)));
+        assert!(matches!(after_signals(Err("x".to_owned()), "KILL", Vec::new()), WorkResult::Ambiguous(_)));
     }
 }

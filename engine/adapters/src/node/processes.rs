@@ -13,6 +13,7 @@ use engine_runtime::ports::{NodeProcess, ProcessList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,8 +33,10 @@ const NAMES: Duration = Duration::from_secs(3);
 const TICKS: u64 = 100;
 /// Flag of kernel threads in `stat`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
-/// The user without rights: services run as it.
-const NOBODY: u32 = 65_534;
+/// User ids that distributions and systemd give to services, `nobody` among them; people have lower or higher ones.
+const DISTRIBUTIONS: RangeInclusive<u32> = 60_000..=65_535;
+/// Those of them that systemd gives to services alone.
+const SERVICES: RangeInclusive<u32> = 61_184..=65_519;
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +80,14 @@ impl Seen {
     }
 }
 
-/// Says whether a user id is a person's, not the system's.
+/// Says whether a user id is a person's for certain, so that what is theirs may be touched.
 pub(super) fn is_person(uid: u32, first_user_id: u32) -> bool {
-    uid >= first_user_id && uid != 0 && uid != NOBODY && uid != u32::MAX
+    may_be_person(uid, first_user_id) && !DISTRIBUTIONS.contains(&uid) && uid != u32::MAX
+}
+
+/// Says whether a user id may be a person's, so that nothing is done under what they run.
+pub(super) fn may_be_person(uid: u32, first_user_id: u32) -> bool {
+    uid >= first_user_id && !SERVICES.contains(&uid)
 }
 
 /// Returns the Slurm job that a control group belongs to.
@@ -247,7 +255,7 @@ pub(super) fn scene(proc_root: &Path, cgroup_root: &Path, first_user_id: u32) ->
             if job.is_empty() {
                 continue;
             }
-            for uid in p.uids.iter().filter(|u| is_person(**u, first_user_id)) {
+            for uid in p.uids.iter().filter(|u| may_be_person(**u, first_user_id)) {
                 owners.insert(*uid, job.clone());
                 owned.insert(job.clone());
             }
@@ -401,7 +409,23 @@ mod tests {
         process(&proc_root, 51, 1234, &format!("0::/{scope}/job_11/step_0"), "python3");
         let s = look();
         assert_eq!(s.owners.known().unwrap().get(&1234).map(String::as_str), Some("11"));
-        assert!(!is_person(65_534, 1000) && !is_person(999, 1000) && !is_person(0, 0));
+    }
+
+    #[test]
+    fn user_ids_of_services_are_no_persons() {
+        for (uid, certain, possible) in [
+            (0, false, false),
+            (999, false, false),
+            (1000, true, true),
+            (59_999, true, true),
+            (60_500, false, true),
+            (64_030, false, false),
+            (65_534, false, true),
+            (65_536, true, true),
+            (u32::MAX, false, true),
+        ] {
+            assert_eq!((is_person(uid, 1000), may_be_person(uid, 1000)), (certain, possible), "{uid}");
+        }
     }
 
     #[tokio::test]

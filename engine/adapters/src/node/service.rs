@@ -99,7 +99,7 @@ async fn allowed(tools: &Tools, name: &str, until: Until) -> Result<(), String> 
     let first = tools.config.first_user_id;
     for p in scene.processes.iter().filter(|p| !p.kernel) {
         // The driver's own services have GPUs open all the time; they are the system's.
-        let persons = p.uids.iter().any(|u| processes::is_person(*u, first));
+        let persons = p.uids.iter().any(|u| processes::may_be_person(*u, first));
         match &p.holds_gpu {
             Known::Known(true) if persons => {
                 return Err(format!("process {} ({}) has a GPU open", p.pid, p.command));
