@@ -75,6 +75,11 @@ impl Running {
         Self { line, child, ended: false, streams }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the program alone, as a crash does: what it started lives on.
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();

@@ -1,5 +1,6 @@
 //! Suites that need a real Slurm.
 
+mod agent;
 mod contract;
 mod crash;
 mod fleet;

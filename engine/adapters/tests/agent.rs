@@ -153,6 +153,7 @@ fn agent(url: &str, state: &Path, tools: &Arc<Tools>) -> Agent {
         node: node("gpu001"),
         key: key_of("gpu001"),
         state: state.to_owned(),
+        spool: None,
     };
     Agent::new(config, Arc::clone(tools) as _, Arc::new(SystemClock)).unwrap()
 }

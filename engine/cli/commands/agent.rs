@@ -23,6 +23,8 @@ const DEFAULT_STATE: &str = "/var/lib/slurmedic-agent";
 const DEFAULT_KEY: &str = "/etc/slurmedic/node.key";
 /// Where the secret is made, where nothing else is configured.
 const DEFAULT_SECRET: &str = "/etc/slurmedic/agents.secret";
+/// Where the hook leaves what it could not tell, where nothing else is configured.
+const DEFAULT_SPOOL: &str = "/var/lib/slurmedic/hook/spool";
 /// Bytes of a new secret.
 const SECRET: usize = 32;
 
@@ -143,7 +145,8 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
     let state =
         args.state.clone().or(config.agent.state.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
     let tools = Arc::new(LocalNode::new(node.clone(), config.node.tools.clone()));
-    let settings = AgentConfig { engine: engine.clone(), ca, node: node.clone(), key, state };
+    let spool = Some(config.agent.spool.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)));
+    let settings = AgentConfig { engine: engine.clone(), ca, node: node.clone(), key, state, spool };
     let agent = Agent::new(settings, tools, Arc::new(SystemClock))
         .map_err(|e| CliError::caused("the agent cannot start", e).with_exit(Exit::Usage))?;
     printer.say(format!("agent of {node}, orders from {}; ctrl-c stops", tame(&engine)));

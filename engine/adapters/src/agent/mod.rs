@@ -3,6 +3,7 @@
 
 mod ledger;
 mod link;
+mod spool;
 mod worker;
 
 pub use ledger::LedgerError;

@@ -2,6 +2,7 @@
 
 use super::ledger::{Begun, Entry, Ledger, LedgerError};
 use super::link::{Link, LinkError};
+use super::spool;
 use engine_core::model::NodeName;
 use engine_runtime::orders::{MAX_ORDER, NodeKey, SignedOrder};
 use engine_runtime::ports::{Clock, NodeActuator, WorkResult};
@@ -25,6 +26,8 @@ const AT_ONCE: usize = 4;
 const MAX_RESULT: usize = 32 << 20;
 /// Longest pause after a failed request.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Time between two looks into the hook's spool.
+const SPOOL_LOOK: Duration = Duration::from_secs(2);
 /// How long a stop waits for what is under way.
 const STOPPING: Duration = Duration::from_secs(20);
 
@@ -41,6 +44,8 @@ pub struct AgentConfig {
     pub key: NodeKey,
     /// Where it writes down what it has begun.
     pub state: PathBuf,
+    /// Where the hook of this node leaves what it could not tell the engine.
+    pub spool: Option<PathBuf>,
 }
 
 /// Why the agent cannot work.
@@ -82,6 +87,7 @@ pub struct Agent {
     tools: Arc<dyn NodeActuator>,
     clock: Arc<dyn Clock>,
     places: Arc<Semaphore>,
+    spool: Option<PathBuf>,
     /// Orders that this process is at.
     under_way: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -97,7 +103,8 @@ impl Agent {
         let ledger = Ledger::open(&config.state)?;
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let under_way = Arc::default();
-        Ok(Self { node: config.node, key: config.key, link, ledger, tools, clock, places, under_way })
+        let spool = config.spool;
+        Ok(Self { node: config.node, key: config.key, link, ledger, tools, clock, places, spool, under_way })
     }
 
     fn under_way(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -108,6 +115,11 @@ impl Agent {
     pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), AgentError> {
         self.own_up().await?;
         let mut work = JoinSet::new();
+        let mut carrying = JoinSet::new();
+        if let Some(dir) = self.spool.clone() {
+            let me = self.clone();
+            carrying.spawn(async move { me.carry(dir).await });
+        }
         let mut pause = Duration::from_millis(500);
         let mut silent = false;
         while !*stop.borrow() {
@@ -176,6 +188,29 @@ impl Agent {
             self.ledger.put(&entry)?;
         }
         Ok(())
+    }
+
+    /// Carries what the hook left to the engine, as long as the agent works.
+    async fn carry(&self, dir: PathBuf) {
+        let boot = spool::boot();
+        loop {
+            let (dir, boot, now) = (dir.clone(), boot.clone(), self.clock.now());
+            // The directory may lie on a disk that hangs; then nothing is carried, and orders go on.
+            let found = tokio::task::spawn_blocking(move || spool::waiting(&dir, &boot, now)).await;
+            for report in found.unwrap_or_default() {
+                let sent =
+                    self.link.post("/agent/v1/alerts", report.body.clone(), self.clock.now(), REQUEST).await;
+                match sent {
+                    Ok(_) => spool::done(&report, false),
+                    Err(LinkError::Refused { status: 400 | 413, text }) => {
+                        tracing::warn!(event = "report_refused", text, "a report of the hook was refused");
+                        spool::done(&report, true);
+                    }
+                    Err(_) => break,
+                }
+            }
+            tokio::time::sleep(SPOOL_LOOK).await;
+        }
     }
 
     async fn fetch(&self) -> Result<Option<String>, LinkError> {

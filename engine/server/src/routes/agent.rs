@@ -1,11 +1,14 @@
 //! Agents of nodes: they fetch signed orders and hand results over. Whoever asks is known by the key of their node, and
 //! reaches nothing but the mailbox of that node.
 
-use super::read_json;
+use super::{push, read_json};
+use crate::alerts::NotTaken;
+use crate::documents::AlertsTaken;
 use crate::happening::Happening;
 use crate::peer::Peer;
 use crate::problem::{Problem, ProblemKind};
 use crate::server::Server;
+use crate::sources::native;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
@@ -21,6 +24,8 @@ use std::time::Duration;
 const MAX_HOLD: u64 = 30;
 /// The largest result, in bytes: a bundle of evidence as text.
 const MAX_ANSWER: usize = 33 << 20;
+/// The largest report of a hook, in bytes.
+const MAX_REPORT: usize = 512 << 10;
 /// Length of a complaint that goes to the log.
 const MAX_WHY: usize = 300;
 
@@ -139,4 +144,25 @@ pub(super) async fn answer(
         heard,
     });
     Ok(Json(Heard { heard }))
+}
+
+/// Takes what the hook of a node had to tell. A node tells about itself only.
+pub(super) async fn alerts(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<AlertsTaken>, Problem> {
+    let (_, node, body) = node_of(&server, &peer, &uri, &headers, body, MAX_REPORT).await?;
+    let read = native::read(&body, "hook", server.now()).map(|gathered| {
+        let own = |alert: engine_core::incident::Alert| {
+            if alert.node == node {
+                return Ok(alert);
+            }
+            Err(NotTaken::new("not_its_node", format!("the agent of {node} tells about {node} only")))
+        };
+        gathered.into_iter().map(|entry| entry.and_then(own)).collect()
+    });
+    push::take(server, "agent".to_owned(), read).await
 }

@@ -45,6 +45,7 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/api/v1/alerts/{source}", post(push::source))
         .route("/agent/v1/fetch", post(agent::fetch))
         .route("/agent/v1/answer", post(agent::answer))
+        .route("/agent/v1/alerts", post(agent::alerts))
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&server), through))

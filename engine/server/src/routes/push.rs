@@ -112,7 +112,7 @@ fn told(server: &Server, source: &Source, problem: &Problem) {
 }
 
 /// Hands over what was read, and tells what became of it.
-async fn take(server: Arc<Server>, source: String, read: Result<Gathered, BadPost>) -> Answer {
+pub(super) async fn take(server: Arc<Server>, source: String, read: Result<Gathered, BadPost>) -> Answer {
     let gathered = match read {
         Ok(g) => g,
         Err(e) => {

@@ -1,0 +1,217 @@
+//! The node's own agent, with the real program on both sides: the whole way of an alert, and what comes of a node that dies,
+//! lies or is gone in the middle.
+
+use crate::support::cmd::{Running, run};
+use crate::support::product::{Bench, LIMIT, Story};
+use crate::support::{eventually, read};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a run may take here, with everybody else's tests beside it.
+const SOON: Duration = Duration::from_secs(120);
+
+/// The engine on a host that is no node, and the agent of the one node.
+struct Site {
+    bench: Bench,
+    port: u16,
+    engine: Option<Running>,
+    agent: Option<Running>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let bench = Bench::faulty();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let own = read(bench.config());
+        let node = format!("name = {:?}", bench.node());
+        let tools = own.find("[node.tools]").unwrap();
+        // One playbook for the fault: between two a person would have to choose.
+        let engine = own[..tools].replace(&node, "name = \"enginehost\"");
+        let (before, after) = engine.split_once("[playbooks]\n").unwrap();
+        let engine = format!("{before}{}", after.split_once('\n').unwrap().1);
+        let engine = format!(
+            "{engine}[server]\nsocket = {:?}\nlisten = \"127.0.0.1:{port}\"\n[agents]\nsecret = {:?}\n",
+            bench.file("engine.sock").display().to_string(),
+            bench.file("agents.secret").display().to_string(),
+        );
+        std::fs::write(bench.file("engine.toml"), engine).unwrap();
+        let site = Self { bench, port, engine: None, agent: None };
+        run(&mut site.medic(&["agent", "secret"]), LIMIT).ok();
+        let key = run(&mut site.medic(&["agent", "key", site.bench.node()]), LIMIT).ok();
+        std::fs::write(site.bench.file("node.key"), key).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(site.bench.file("node.key"), mode).unwrap();
+        site
+    }
+
+    /// The program on the engine's host.
+    fn medic(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_slurmedic"));
+        c.args(args).arg("--config").arg(self.bench.file("engine.toml")).env("NO_COLOR", "1");
+        for name in ["SLURM_CONF", "SLURMEDIC_CONFIG", "SLURMEDIC_JOURNAL", "SUDO_USER"] {
+            c.env_remove(name);
+        }
+        c
+    }
+
+    fn serve(&mut self) {
+        self.engine = Some(Running::start(&mut self.medic(&["serve", "--round", "1"])));
+        let socket = self.bench.file("engine.sock");
+        eventually("the engine answers", SOON, || {
+            std::os::unix::net::UnixStream::connect(&socket).map_err(|e| e.to_string())
+        });
+    }
+
+    fn start_agent(&mut self) {
+        let key = self.bench.file("node.key").display().to_string();
+        let state = self.bench.file("agent-state").display().to_string();
+        let url = format!("http://127.0.0.1:{}", self.port);
+        let words = ["agent", "run", "--engine", &url, "--key", &key, "--state", &state];
+        self.agent = Some(Running::start(&mut self.bench.medic(&words)));
+    }
+
+    fn alert(&self) {
+        let alert = serde_json::json!([{
+            "source": "test", "fingerprint": "ecc/2", "fault": "gpu-ecc-uncorrectable", "node": self.bench.node(),
+            "gpu": "2", "firing": true, "seen_at": jiff::Timestamp::now().to_string(), "summary": "DBE",
+        }]);
+        let file = self.bench.file("alert.json");
+        std::fs::write(&file, alert.to_string()).unwrap();
+        run(&mut self.medic(&["alert", &file.display().to_string()]), LIMIT).ok();
+    }
+
+    fn told(&self) -> Option<Story> {
+        let list = run(&mut self.medic(&["runs", "--format", "json"]), LIMIT);
+        let list: serde_json::Value = serde_json::from_str(&list.out).ok()?;
+        let id = list["runs"][0]["run"].as_str()?.to_owned();
+        Some(Story::of(run(&mut self.medic(&["show", &id, "--format", "json"]), LIMIT)))
+    }
+
+    fn await_status(&self, wanted: &[&str]) -> Story {
+        eventually(&format!("a run that is {wanted:?}"), SOON, || match self.told() {
+            Some(story) if wanted.contains(&story.status().as_str()) => Ok(story),
+            Some(story) => Err(story.to_string()),
+            None => Err(run(&mut self.medic(&["incidents"]), LIMIT).to_string()),
+        })
+    }
+
+    /// From the alert to the yes of a person.
+    fn approved(&self) {
+        self.alert();
+        let story = self.await_status(&["awaiting_approval"]);
+        run(&mut self.medic(&["approve", &story.run()]), LIMIT).ok();
+    }
+}
+
+/// Counts the sockets of a process that listen, as `ss` tells it.
+fn listening(pid: u32) -> usize {
+    let mut inodes: Vec<String> = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let fields = text.lines().skip(1).map(|l| l.split_whitespace().collect::<Vec<_>>());
+        inodes.extend(
+            fields.filter(|f| f.get(3) == Some(&"0A")).filter_map(|f| f.get(9).map(|i| (*i).to_owned())),
+        );
+    }
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = fds.filter_map(|f| std::fs::read_link(f.ok()?.path()).ok());
+    links.filter(|l| inodes.iter().any(|i| l == Path::new(&format!("socket:[{i}]")))).count()
+}
+
+#[test]
+fn an_alert_becomes_a_repair_by_the_agent_which_opens_no_port() {
+    let mut site = Site::new();
+    site.serve();
+    site.start_agent();
+    assert!(listening(site.engine.as_ref().unwrap().pid()) > 0, "the engine listens, so the look tells");
+    site.approved();
+    let agent = site.agent.as_ref().unwrap().pid();
+    assert_eq!(listening(agent), 0);
+    let story = site.await_status(&["succeeded", "held", "rejected", "rolled_back", "stuck"]);
+    assert_eq!(story.status(), "succeeded", "{story}");
+    assert_eq!(listening(agent), 0);
+    site.bench.agrees(&story);
+    site.bench.lab.await_state(site.bench.node(), &["IDLE"]);
+}
+
+#[test]
+fn what_the_hook_could_not_tell_is_carried_by_the_agent() {
+    let mut site = Site::new();
+    let spool = site.bench.file("hook/spool");
+    std::fs::create_dir_all(&spool).unwrap();
+    let mut config = read(site.bench.config());
+    config.push_str(&format!("[agent]\nspool = {:?}\n", spool.display().to_string()));
+    std::fs::write(site.bench.config(), config).unwrap();
+    let line = |node: &str| {
+        format!(
+            r#"{{"fault":"gpu-ecc-uncorrectable","node":"{node}","gpu":"2","seen_at":"{}"}}"#,
+            jiff::Timestamp::now()
+        )
+    };
+    let both = format!("{}\n{}\n", line(site.bench.node()), line("gpu999"));
+    std::fs::write(spool.join("0000000000001-1-0-state-00000000-000000000000.json"), both).unwrap();
+    site.serve();
+    site.start_agent();
+    let story = site.await_status(&["awaiting_approval"]);
+    assert!(story.to_string().contains("awaiting_approval"));
+    eventually("the report is gone", SOON, || match std::fs::read_dir(&spool).unwrap().count() {
+        0 => Ok(()),
+        n => Err(format!("{n} files wait")),
+    });
+    // A node tells about itself only: of the other nothing is on record.
+    let open = run(&mut site.medic(&["incidents", "--format", "json"]), LIMIT).ok();
+    assert!(open.contains(site.bench.node()) && !open.contains("gpu999"), "{open}");
+}
+
+#[test]
+fn without_its_agent_nothing_is_drained() {
+    let mut site = Site::new();
+    site.serve();
+    site.alert();
+    std::thread::sleep(Duration::from_secs(8));
+    let drained = site.bench.lab.state(site.bench.node()).contains("DRAIN");
+    assert!(!drained && site.bench.writes().is_empty(), "{:?}", site.bench.writes());
+    // It comes later, and so does the plan.
+    site.start_agent();
+    site.await_status(&["awaiting_approval"]);
+}
+
+#[test]
+fn an_agent_that_is_killed_in_the_middle_of_a_reset_does_not_repeat_it() {
+    let mut site = Site::new();
+    site.serve();
+    site.start_agent();
+    site.bench.gpu.rule("nvidia-smi", "--gpu-reset *", "1", "then-barrier here");
+    site.approved();
+    site.bench.gpu.await_barrier("here");
+    site.agent.as_mut().unwrap().crash();
+    site.start_agent();
+    site.bench.gpu.open_barrier("here");
+    let story = site.await_status(&["succeeded", "held"]);
+    let after = story.of_kind("finished").chain(story.of_kind("resolved")).count();
+    assert!(after > 0, "{story}");
+    assert!(story.kinds().contains(&"resolved"), "the outcome was ambiguous and probed: {story}");
+    assert_eq!(site.bench.gpu.resets(), 1, "{story}");
+    site.bench.agrees(&story);
+}
+
+#[test]
+fn a_process_that_comes_onto_the_gpu_after_the_plan_is_seen_by_the_node() {
+    let mut site = Site::new();
+    site.serve();
+    site.start_agent();
+    // While the evidence is collected, right before the reset.
+    site.bench.gpu.rule("dmesg", "*", "1", "barrier here");
+    site.approved();
+    site.bench.gpu.await_barrier("here");
+    site.bench.gpu.set(&["holder", "2", "4711", "python3"]);
+    site.bench.gpu.open_barrier("here");
+    let story = site.await_status(&["held", "rolled_back", "succeeded"]);
+    assert_eq!((story.status().as_str(), site.bench.gpu.resets()), ("held", 0), "{story}");
+    assert!(
+        story.to_string().contains("4711") || story.why().contains("4711"),
+        "the holder is named: {story}"
+    );
+}
