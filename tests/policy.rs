@@ -120,9 +120,12 @@ fn roles_decide_who_feeds_alerts_and_who_recovers() {
     for (role, may_feed, may_recover) in
         [("viewer", false, false), ("operator", true, true), ("approver", true, false), ("admin", true, true)]
     {
-        let all = nobody.iter().map(|line| match line.trim_start().starts_with(role) {
-            true => format!("  {role}: {{ users: [\"*\"] }}"),
-            false => line.clone(),
+        let all = nobody.iter().map(|line| {
+            if line.trim_start().starts_with(role) {
+                format!("  {role}: {{ users: [\"*\"] }}")
+            } else {
+                line.clone()
+            }
         });
         let roles = all.collect::<Vec<_>>().join("\n");
         fs::write(dir.path().join("site.yaml"), format!("roles:\n{roles}\n")).unwrap();
