@@ -18,4 +18,5 @@ mod policy;
 mod server;
 mod suites;
 mod support;
+mod watching;
 mod with_slurm;

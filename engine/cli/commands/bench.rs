@@ -14,10 +14,11 @@ use engine_core::condition::{Scope, compile};
 use engine_core::fact::{FactSet, Source};
 use engine_core::known::{Cause, Known};
 use engine_core::model::gpu::Gpu;
-use engine_core::model::{NodeGpus, RunId};
+use engine_core::model::{Node, NodeGpus, RunId};
 use engine_core::plan::{GpuRef, PlanRequest, make_plan};
 use engine_core::run::{Actor, EventKind};
 use engine_core::value::Value;
+use engine_core::watch::{SlurmRules, SlurmWatch, Standing};
 use engine_core::{observe, vocabulary};
 use engine_playbook::{Library, Renderer};
 use jiff::Timestamp;
@@ -139,12 +140,32 @@ fn fleet(nodes: usize, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), C
     add(figures, "  peer: awk counts drained nodes in it", "ms", peer);
     let parsed = text::parse_nodes(&fleet, &context).map_err(|e| CliError::caused("the sample fleet", e))?;
     drop(fleet);
+    watched(&parsed, rounds, figures)?;
     add(
         figures,
         format!("resident memory with {} nodes at hand, peak", parsed.len()),
         "MB",
         vec![peak_memory_mb()],
     );
+    Ok(())
+}
+
+/// Looks at the nodes again and again, as the watch does after each read; what it found stands from the second look on.
+fn watched(nodes: &[Node], rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
+    let reasons = engine_playbook::reasons::embedded().map_err(|e| CliError::caused("the watch", e))?;
+    let (mut watch, mut standing, rules) = (SlurmWatch::default(), Standing::new(), SlurmRules::default());
+    let mut values = Vec::new();
+    for _ in 0..=rounds {
+        let (ms, alerts) = timed(|| watch.look(nodes, &reasons, &rules, &standing, Timestamp::now()));
+        values.push(ms);
+        for a in alerts {
+            standing.entry(a.node).or_default().insert(a.fault);
+        }
+    }
+    let faulty = standing.len();
+    // The first look fills its memory.
+    values.remove(0);
+    add(figures, format!("  watch over these nodes, {faulty} with faults: one look"), "ms", values);
     Ok(())
 }
 

@@ -190,7 +190,8 @@ async fn wait(
                 ended.map_err(|e| CliError::caused("the dispatcher", e))??;
                 return Ok(Exit::Ok);
             }
-            _ = due.tick(), if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) => {
+            // A look that still goes on is not overtaken; the tick is asked for all the same, or nothing wakes this loop.
+            _ = due.tick() => if looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 // Beside the loop: a slow slurmctld must not keep a signal waiting.
                 let (fleet, server) = (daemon.fleet.clone(), Arc::clone(&daemon.server));
                 let watch = daemon.watch.clone();
@@ -198,7 +199,7 @@ async fn wait(
                     // The nodes that were known stay known, and the log has why.
                     let _ = look(&fleet, watch.as_deref(), &server).await;
                 }));
-            }
+            },
             _ = alive.tick() => {
                 // Only a loop that really turns is alive.
                 if daemon.server.parts().health.turns() {

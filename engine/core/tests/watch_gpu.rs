@@ -124,6 +124,20 @@ fn errors_count_when_they_grow_or_wait_for_a_reset() {
 }
 
 #[test]
+fn a_wish_for_a_reset_that_is_explained_is_no_fault_of_its_own() {
+    let wish = |action| {
+        move |g: &mut Gpu| {
+            g.recovery_action = Known::Known(action);
+            g.row_remap_pending = Known::Known(true);
+        }
+    };
+    let mut eyes = Eyes::new();
+    assert_eq!(eyes.both(wish(RecoveryAction::DrainAndReset)), ["+gpu-row-remap-pending@GPU-0"]);
+    assert_eq!(eyes.both(wish(RecoveryAction::Reset)), [""; 0]);
+    assert_eq!(eyes.both(wish(RecoveryAction::Reboot)), ["+gpu-recovery-action-set@GPU-0"]);
+}
+
+#[test]
 fn throttling_and_missing_gpus_must_last() {
     let hot = |g: &mut Gpu| g.clock_reasons = Known::Known(0x40);
     let mut eyes = Eyes::new();

@@ -21,9 +21,12 @@ pub const MAX_GPUS: usize = 64;
 const HW_THERMAL: u64 = 0x40;
 const HW_POWER_BRAKE: u64 = 0x80;
 
+/// The driver's own wish.
+const WISH: &str = "gpu-recovery-action-set";
+
 /// The faults that one GPU can show here.
 const FAULTS: [&str; 11] = [
-    "gpu-recovery-action-set",
+    WISH,
     "gpu-off-bus",
     "gpu-ecc-uncorrectable",
     "gpu-row-remap-failure",
@@ -166,7 +169,8 @@ impl GpuWatch {
         count(asked, seen, rules, memory, &mut firing, &mut over);
         for gpu in seen.gpus.iter().take(MAX_GPUS) {
             let name = gpu.uuid.known().cloned().unwrap_or_else(|| gpu.index.to_string());
-            judge(gpu, &name, rules, memory.gpus.entry(name.clone()).or_default(), &mut firing, &mut over);
+            let followed = memory.gpus.entry(name.clone()).or_default();
+            judge(gpu, &name, rules, followed, standing, &mut firing, &mut over);
         }
         if memory.gpus.len() > MAX_GPUS {
             let names: BTreeSet<&String> = seen.gpus.iter().filter_map(|g| g.uuid.known()).collect();
@@ -240,6 +244,7 @@ fn judge(
     name: &str,
     rules: &GpuRules,
     memory: &mut GpuMemory,
+    standing: &BTreeSet<GpuFault>,
     firing: &mut BTreeMap<GpuFault, String>,
     over: &mut BTreeSet<GpuFault>,
 ) {
@@ -267,9 +272,10 @@ fn judge(
         Some(_) if gpu.row_remap_pending.is_known_and(|p| !p) => Sign::Unknown,
         Some(_) => Sign::Bad,
     };
+    let key = |fault: &str| (fault.to_owned(), Some(name.to_owned()));
     for fault in FAULTS {
         let sign = match fault {
-            "gpu-recovery-action-set" => match gpu.recovery_action.known() {
+            WISH => match gpu.recovery_action.known() {
                 None => Sign::Unknown,
                 Some(RecoveryAction::None) => Sign::Good,
                 Some(_) => Sign::Bad,
@@ -292,20 +298,26 @@ fn judge(
             .recent_xids
             .known()
             .and_then(|all| all.iter().find(|(x, times)| **times > 0 && tells(x)).map(|(x, _)| *x));
-        let key = (fault.to_owned(), Some(name.to_owned()));
         if let Some(xid) = fresh.or(recent) {
-            firing.insert(key, format!("XID {xid}"));
+            firing.insert(key(fault), format!("XID {xid}"));
         } else if sign == Sign::Bad {
-            firing.insert(key, says(fault, gpu));
+            firing.insert(key(fault), says(fault, gpu));
         } else if matches!(sign, Sign::Good | Sign::No) && gauge.is_some_and(|x| !tells(&x)) {
-            over.insert(key);
+            over.insert(key(fault));
         }
+    }
+    // A wish for a reset is news where nothing else of this GPU explains it; a wish for more always is.
+    let wish = key(WISH);
+    let more = gpu.recovery_action.is_known_and(|a| *a == RecoveryAction::Reboot);
+    let explained = |f: &GpuFault| f.1.as_deref() == Some(name) && f.0 != WISH;
+    if !more && (firing.keys().any(explained) || standing.iter().any(explained)) {
+        firing.remove(&wish);
     }
 }
 
 fn says(fault: &str, gpu: &Gpu) -> String {
     match fault {
-        "gpu-recovery-action-set" => {
+        WISH => {
             let wish = gpu.recovery_action.known().map_or("something", |a| a.as_str());
             format!("the driver asks for {wish}")
         }
