@@ -447,4 +447,16 @@ mod tests {
         let s = Scene { processes: here, ..scene(Known::Known(BTreeMap::new())) };
         assert!(unused(&s, us).unwrap_err().contains("runs process"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_for_lies_below_scratch(path in "/?(tmp|\\.|\\.\\.|/|é|a|\\.slurmedic-quarantine|\\\\04|0){0,12}") {
+            if let Ok(p) = place(&path, &[PathBuf::from("/tmp")]) {
+                let parts: Vec<&str> = p.above.iter().map(String::as_str).chain([p.name.as_str()]).collect();
+                proptest::prop_assert_eq!(format!("/tmp/{}", parts.join("/")), path.clone());
+                proptest::prop_assert!(parts.iter().all(|x| !["", ".", ".."].contains(x)) && parts[0] != QUARANTINE);
+            }
+            proptest::prop_assert!(unescaped(&path).len() <= path.len() * 3);
+        }
+    }
 }
