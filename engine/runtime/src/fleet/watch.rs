@@ -135,3 +135,90 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::MemoryJournal;
+    use crate::ports::{Observed, Read};
+    use crate::system::SystemClock;
+    use async_trait::async_trait;
+    use engine_core::known::Known;
+    use engine_core::model::node_state::{classify, parse_state_text};
+    use engine_core::watch::Written;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Exporters of which every tenth is down; counts how many are asked at a time.
+    #[derive(Debug, Default)]
+    struct Exporters {
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl GpuTelemetry for Exporters {
+        async fn gpus(&self, node: &NodeName) -> Read<NodeGpus> {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            if node.as_str().ends_with('0') {
+                return Err(Unknown::new(Cause::ReadFailed, "connection refused"));
+            }
+            let value = NodeGpus::unseen(Cause::NotReported, "");
+            Ok(Observed { value, at: Timestamp::UNIX_EPOCH })
+        }
+    }
+
+    fn node(i: usize) -> Node {
+        let (base, flags) = parse_state_text("IDLE");
+        let unseen = Cause::NotObserved;
+        Node {
+            name: NodeName::new(&format!("gpu{i:03}")).unwrap(),
+            state: classify(&base, &flags),
+            base,
+            flags,
+            reason: Known::Known(None),
+            partitions: Known::Known(vec![]),
+            features: Known::Known(vec![]),
+            gres: Known::Known("gpu:h100:8".to_owned()),
+            gpus_configured: Known::Known(8),
+            gpus_allocated: Known::Known(0),
+            cpus: Known::Known(64),
+            cpus_allocated: Known::Known(0),
+            memory_mib: Known::Known(512_000),
+            boot_time: Known::unknown(unseen, ""),
+            slurmd_start_time: Known::unknown(unseen, ""),
+            slurmd_version: Known::unknown(unseen, ""),
+            comment: Known::Known(None),
+            extra: Known::Known(None),
+            reservation: Known::Known(None),
+        }
+    }
+
+    #[tokio::test]
+    async fn exporters_are_asked_some_at_a_time_and_silent_ones_are_named_once() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = FleetLog::open(Arc::new(MemoryJournal::new()), Arc::clone(&clock)).await.unwrap();
+        let none = Written { format: "slurmedic/slurm-reasons/1".to_owned(), reasons: vec![] };
+        let reasons = Reasons::new(none).unwrap();
+        let watch = Watch::new(Arc::new(log), clock, reasons, SlurmRules::default(), true);
+        let nodes: Vec<Node> = (0..200).map(node).collect();
+        assert!(watch.nodes(&nodes, Timestamp::now()).await.is_empty());
+        let exporters = Arc::new(Exporters::default());
+        let telemetry: Arc<dyn GpuTelemetry> = exporters.clone();
+        let mut named = Vec::new();
+        for round in 1..=4 {
+            let r = watch.exporters(&telemetry, SignedDuration::ZERO).await;
+            assert_eq!((r.asked, r.answered), (200, 180));
+            assert_eq!(r.silent, if round < 3 { 0 } else { 20 });
+            // What a node lacks it must lack twice.
+            let missing = r.alerts.iter().filter(|a| a.fault == "gpu-count-mismatch").count();
+            assert_eq!(missing, if round < 2 { 0 } else { 180 });
+            named.push(r.fell_silent.len());
+        }
+        assert_eq!(named, [0, 0, 20, 0]);
+        let most = exporters.most.load(Ordering::SeqCst);
+        assert!((2..=MAX_ASKED).contains(&most), "{most} at a time");
+    }
+}
