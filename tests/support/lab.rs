@@ -324,6 +324,8 @@ impl Whole {
 pub(crate) struct Lent {
     nodes: Vec<String>,
     whole: Option<Lab>,
+    /// A lab that was started for this test.
+    own: Option<Lab>,
 }
 
 impl Lent {
@@ -336,7 +338,7 @@ impl Lent {
         }
         let nodes: Vec<_> = free.drain(..count).collect();
         drop(free);
-        Self { nodes, whole: None }.ready()
+        Self { nodes, whole: None, own: None }.ready()
     }
 
     /// Borrows nodes of a lab that nobody else uses meanwhile: for tests that stop slurmctld.
@@ -344,7 +346,12 @@ impl Lent {
         assert!(count <= WHOLE_NODES, "a whole lab has {WHOLE_NODES} nodes");
         let mut nodes = names(WHOLE_NODES);
         nodes.truncate(count);
-        Self { nodes, whole: Some(WHOLE.take()) }.ready()
+        Self { nodes, whole: Some(WHOLE.take()), own: None }.ready()
+    }
+
+    /// Takes a node of a lab that was started for this test and ends with it.
+    pub(crate) fn of(lab: Lab, node: &str) -> Self {
+        Self { nodes: vec![node.to_owned()], whole: None, own: Some(lab) }.ready()
     }
 
     fn ready(self) -> Self {
@@ -364,12 +371,15 @@ impl Lent {
 impl std::ops::Deref for Lent {
     type Target = Lab;
     fn deref(&self) -> &Lab {
-        self.whole.as_ref().unwrap_or_else(|| &pool().lab)
+        self.own.as_ref().or(self.whole.as_ref()).unwrap_or_else(|| &pool().lab)
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        if self.own.is_some() {
+            return;
+        }
         let lab: &Lab = self;
         // a failure here is a failure of the next borrower, who waits for plain idle nodes
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -2,8 +2,10 @@
 //! lies or is gone in the middle.
 
 use crate::support::cmd::{Running, run};
+use crate::support::lab::{Lab, Lent};
 use crate::support::product::{Bench, LIMIT, Story};
 use crate::support::{eventually, read};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +24,10 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let bench = Bench::faulty();
+        Self::on(Bench::faulty())
+    }
+
+    fn on(bench: Bench) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let own = read(bench.config());
         let node = format!("name = {:?}", bench.node());
@@ -92,7 +97,7 @@ impl Site {
     fn await_status(&self, wanted: &[&str]) -> Story {
         eventually(&format!("a run that is {wanted:?}"), SOON, || match self.told() {
             Some(story) if wanted.contains(&story.status().as_str()) => Ok(story),
-            Some(story) => Err(story.to_string()),
+            Some(story) => Err(format!("{story}its last event is {}", story.events().last().unwrap())),
             None => Err(run(&mut self.medic(&["incidents"]), LIMIT).to_string()),
         })
     }
@@ -134,6 +139,58 @@ fn an_alert_becomes_a_repair_by_the_agent_which_opens_no_port() {
     assert_eq!(listening(agent), 0);
     site.bench.agrees(&story);
     site.bench.lab.await_state(site.bench.node(), &["IDLE"]);
+}
+
+/// C1 of the daemon: Slurm starts the hook, the hook finds an XID, the agent carries it, the engine asks, a person says yes, the
+/// agent repairs, and the node is back.
+#[test]
+fn an_xid_in_the_kernel_log_leads_to_a_verified_node_by_hook_and_agent() {
+    let lab = Lab::looked_after(3, 10);
+    let (hooks, own) = (lab.dir().join("hooks"), lab.dir().join("hook"));
+    for dir in [&hooks, &own] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let built = Path::new(env!("CARGO_BIN_EXE_slurmedic")).with_file_name("slurmedic-hook");
+    std::fs::copy(built, own.join("slurmedic-hook")).unwrap();
+    let dir = own.display().to_string();
+    for node in ["gpu001", "gpu002", "gpu003"] {
+        std::fs::write(own.join(format!("{node}.log")), "[ 0.0] Linux version 6.1.0\n").unwrap();
+        let conf = format!("state_dir = {dir}/{node}\nsyslog = no\ncheck xid log={dir}/{node}.log\n");
+        std::fs::write(own.join(format!("{node}.conf")), conf).unwrap();
+    }
+    let script =
+        format!("#!/bin/sh\nexec {dir}/slurmedic-hook --config {dir}/$SLURMD_NODENAME.conf 2>>{dir}/err\n");
+    std::fs::write(own.join("new"), script).unwrap();
+    std::fs::set_permissions(own.join("new"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(own.join("new"), hooks.join("health")).unwrap();
+
+    let bench = Bench::on(Lent::of(lab, "gpu003"));
+    bench.gpu.set(&["fault", "ecc-dbe", "2"]);
+    let mut config = read(bench.config());
+    config.push_str(&format!("[agent]\nspool = \"{dir}/gpu003/spool\"\n"));
+    std::fs::write(bench.config(), config).unwrap();
+    let mut site = Site::on(bench);
+    site.serve();
+    site.start_agent();
+    eventually("the node was looked at", SOON, || {
+        if own.join("gpu003/state").exists() { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    let mut log = std::fs::OpenOptions::new().append(true).open(own.join("gpu003.log")).unwrap();
+    log.write_all(b"[ 4242.1] NVRM: Xid (PCI:0000:52:00): 48, pid='<unknown>', name=<unknown>, DBE\n")
+        .unwrap();
+    let story = site.await_status(&["awaiting_approval"]);
+    run(&mut site.medic(&["approve", &story.run()]), LIMIT).ok();
+    let story = site.await_status(&["succeeded", "held", "rejected", "rolled_back", "stuck"]);
+    assert_eq!(story.status(), "succeeded", "{story}");
+    site.bench.agrees(&story);
+    site.bench.lab.await_state("gpu003", &["IDLE"]);
+    // Plan, yes and steps are on record; the incident is over.
+    let incidents = run(&mut site.medic(&["incidents"]), LIMIT).ok();
+    assert!(!incidents.contains("gpu003"), "{incidents}");
+    let kinds = story.kinds();
+    for kind in ["proposed", "approval_requested", "approved", "started", "intent", "finished", "ended"] {
+        assert!(kinds.contains(&kind), "{kind}: {story}");
+    }
 }
 
 #[test]
