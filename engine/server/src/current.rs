@@ -94,6 +94,13 @@ impl Gate for GateNow {
             None => self.gate.get().allows(state, effect).await,
         }
     }
+
+    async fn stands(&self, state: &RunState) -> Pass {
+        match self.parking() {
+            Some(wait) => wait,
+            None => self.gate.get().stands(state).await,
+        }
+    }
 }
 
 /// The playbooks that are in force now.

@@ -63,6 +63,10 @@ pub trait Gate: Send + Sync + Debug {
 
     /// Decides right before an effect that takes more away: see [`takes_more`].
     async fn allows(&self, state: &RunState, effect: Effect) -> Pass;
+
+    /// Says once more, right before the intent of such an effect, that nothing was stopped meanwhile. It asks the record of
+    /// the fleet and not the cluster, so that it is quick however slow slurmctld is.
+    async fn stands(&self, state: &RunState) -> Pass;
 }
 
 /// A gate that is always open: for tests and for clusters without a policy.
@@ -80,6 +84,10 @@ impl Gate for OpenGate {
     }
 
     async fn allows(&self, _state: &RunState, _effect: Effect) -> Pass {
+        Pass::Go
+    }
+
+    async fn stands(&self, _state: &RunState) -> Pass {
         Pass::Go
     }
 }

@@ -6,8 +6,10 @@ use crate::actions::Prepared;
 use engine_core::run::{Effect, RunState};
 use jiff::{SignedDuration, Timestamp};
 
-/// Age of the gate's yes up to which it is acted on.
-const HOLDS: SignedDuration = SignedDuration::from_millis(900);
+/// Age of the gate's yes up to which it is acted on. The budgets behind it are counted on a read of the whole cluster, and the
+/// guard then reads the node up to four times more: with a slurmctld that needs most of a second for each answer, less
+/// would never be reached. What was stopped is asked for apart, right before the intent.
+const HOLDS: SignedDuration = SignedDuration::from_secs(6);
 /// Times the gate is asked again about one attempt, because looking at the node took so long.
 const ASKED: u32 = 4;
 
@@ -27,8 +29,12 @@ impl Engine {
             return Some(prepared);
         }
         for _ in 0..ASKED {
-            if !prepared.report.passed || !old(asked) {
+            if !prepared.report.passed {
                 return Some(prepared);
+            }
+            if !old(asked) {
+                let stands = self.gate.stands(state).await == Pass::Go;
+                return stands.then_some(prepared);
             }
             asked = self.ports.clock.now();
             if self.gate.allows(state, effect).await != Pass::Go {
@@ -38,9 +44,10 @@ impl Engine {
         }
         if prepared.report.passed && old(asked) {
             prepared.transient = true;
-            let why = "slurmctld answers too slowly to know that nothing was stopped meanwhile";
+            let why = "slurmctld answers too slowly to know that the budgets still allow it";
             return Some(prepared.refuse(why));
         }
-        Some(prepared)
+        let stands = !prepared.report.passed || self.gate.stands(state).await == Pass::Go;
+        stands.then_some(prepared)
     }
 }

@@ -70,6 +70,10 @@ impl Gate for SwitchGate {
     async fn allows(&self, state: &RunState, _effect: Effect) -> Pass {
         self.pass(&state.plan).await
     }
+
+    async fn stands(&self, state: &RunState) -> Pass {
+        self.pass(&state.plan).await
+    }
 }
 
 /// Breakers, policy and locks.
@@ -238,6 +242,10 @@ impl Gate for PolicyGate {
             Some(why) => wait(why),
             None => Pass::Go,
         }
+    }
+
+    async fn stands(&self, state: &RunState) -> Pass {
+        self.switches.pass(&state.plan).await
     }
 }
 
