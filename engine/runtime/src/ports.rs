@@ -187,6 +187,22 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Says whether doing it twice does no harm. Any other order is carried out at most once, whoever gives it again.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Inspect
+            | Self::Processes
+            | Self::Diag { .. }
+            | Self::CollectEvidence
+            | Self::RestoreTools => true,
+            Self::ResetGpu { .. }
+            | Self::ResetClocks { .. }
+            | Self::RestartService { .. }
+            | Self::KillProcess { .. }
+            | Self::Quarantine { .. } => false,
+        }
+    }
+
     /// Returns the stable word.
     pub fn word(&self) -> &'static str {
         match self {

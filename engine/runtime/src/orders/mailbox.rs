@@ -189,11 +189,15 @@ impl Mailbox {
     /// Gives an order to a node and waits: up to `take` for its agent to fetch it, then up to `done` for the result.
     pub(super) async fn send(
         &self,
-        order: WorkOrder,
+        mut order: WorkOrder,
         take: std::time::Duration,
         done: std::time::Duration,
     ) -> Waited {
         let (answer, mut hears) = oneshot::channel();
+        // A look that a new engine makes once more is another order: an agent refuses what it has seen before.
+        if order.verb.is_repeatable() {
+            order.id = format!("{}~{}", order.id, uuid::Uuid::now_v7().simple());
+        }
         let (node, id) = (order.node.clone(), order.id.clone());
         {
             let mut inner = self.lock();
@@ -260,7 +264,7 @@ mod tests {
             id: id.into(),
             node: node(name),
             run: None,
-            verb: Verb::RestoreTools,
+            verb: Verb::ResetGpu { uuid: "GPU-1".into(), bus_id: "00000000:1B:00.0".into() },
             limit: SignedDuration::from_secs(10),
         }
     }
@@ -308,6 +312,29 @@ mod tests {
         assert_eq!(giving.await.unwrap(), result);
         assert_eq!(mailbox.answer(&node("gpu001"), "a", result), Answered::Late);
         assert!(nodes.status(&node("gpu001")).await.ready.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_look_made_again_is_another_order_and_a_reset_is_not() {
+        let (mailbox, nodes) = site();
+        let key = OrderMaster::new(vec![1; 32]).unwrap().key_of(&node("gpu001")).unwrap();
+        for (verb, same) in [(Verb::Inspect, false), (order("a", "gpu001").verb, true)] {
+            let mut ids = Vec::new();
+            for _ in 0..2 {
+                let (nodes, order) =
+                    (Arc::clone(&nodes), WorkOrder { verb: verb.clone(), ..order("a", "gpu001") });
+                let giving = tokio::spawn(async move { nodes.perform(&order).await });
+                let text = fetched(&mailbox, "gpu001").await;
+                let id = key.open(&text, &node("gpu001"), Timestamp::now()).unwrap().order.id;
+                assert_eq!(
+                    mailbox.answer(&node("gpu001"), &id, WorkResult::Refused("no".into())),
+                    Answered::Taken
+                );
+                giving.await.unwrap();
+                ids.push(id);
+            }
+            assert_eq!(ids[0] == ids[1], same, "{verb:?}: {ids:?}");
+        }
     }
 
     #[tokio::test]
