@@ -15,11 +15,12 @@ use engine_core::model::gpu::normalize_bus_id;
 use engine_core::model::{GpuProcess, NodeGpus, NodeName, ResetOutcome};
 use engine_core::verify::before_reset_on_node;
 use engine_core::{Cause, Known};
+use engine_runtime::orders::MAX_ORDER_LIFE;
 use engine_runtime::ports::{ActuatorStatus, NodeActuator, Verb, WorkOrder, WorkResult};
 use jiff::SignedDuration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -27,6 +28,11 @@ use tokio::time::timeout;
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 /// Longest time that a unit manager gets to stop or start a service.
 const SERVICE: Duration = Duration::from_secs(90);
+/// How long an order that changes something is remembered: twice as long as any order is good, and all its work.
+const REMEMBERED: Duration =
+    Duration::from_secs(2 * MAX_ORDER_LIFE.as_secs().unsigned_abs() + 2 * LONGEST.as_secs());
+/// Orders that are remembered. None of them is forgotten early: beyond it nothing more is changed.
+const MAX_REMEMBERED: usize = 10_000;
 /// Pause between two looks whether the engine answers again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -40,9 +46,41 @@ pub struct LocalNode {
 struct Inner {
     node: NodeName,
     tools: Tools,
-    /// Orders that change something, by their ids: none is carried out twice. Held while one is under way, so
-    /// a reset and a diagnostic never meet.
-    done: Mutex<BTreeSet<String>>,
+    /// Orders that change something: none is carried out twice. Held while one is under way, so a reset and a
+    /// diagnostic never meet.
+    done: Mutex<Done>,
+}
+
+/// Orders that were begun, by their ids, for as long as one of the same id can still come. An agent refuses a text that
+/// is older than [`MAX_ORDER_LIFE`], so nothing is kept for much longer than that; time is that since the start, which
+/// nobody sets back.
+#[derive(Debug, Default)]
+struct Done {
+    ids: BTreeSet<String>,
+    by_age: VecDeque<(Instant, String)>,
+}
+
+impl Done {
+    /// Notes an order that is begun now; the answer to it where it must not be.
+    fn begin(&mut self, id: &str, now: Instant) -> Result<(), WorkResult> {
+        while let Some((at, _)) = self.by_age.front()
+            && now.saturating_duration_since(*at) > REMEMBERED
+            && let Some((_, old)) = self.by_age.pop_front()
+        {
+            self.ids.remove(&old);
+        }
+        if self.ids.contains(id) {
+            let why = "this order was carried out before: look what came of it, do not repeat";
+            return Err(WorkResult::Ambiguous(why.to_owned()));
+        }
+        if self.ids.len() >= MAX_REMEMBERED {
+            let why = format!("{MAX_REMEMBERED} orders came within hours: something gives orders without end");
+            return Err(WorkResult::Refused(why));
+        }
+        self.ids.insert(id.to_owned());
+        self.by_age.push_back((now, id.to_owned()));
+        Ok(())
+    }
 }
 
 impl LocalNode {
@@ -155,10 +193,8 @@ impl Inner {
     /// Carries out an order that changes something other than a reset, once.
     async fn change(&self, order: &WorkOrder, until: Until) -> WorkResult {
         let mut done = self.done.lock().await;
-        if !done.insert(order.id.clone()) {
-            return WorkResult::Ambiguous(
-                "this order was carried out before: look what came of it, do not repeat".to_owned(),
-            );
+        if let Err(answer) = done.begin(&order.id, Instant::now()) {
+            return answer;
         }
         if until.passed() {
             return WorkResult::Refused("another order took all the time".to_owned());
@@ -174,10 +210,8 @@ impl Inner {
 
     async fn reset(&self, id: &str, uuid: &str, bus_id: &str, limit: Duration) -> WorkResult {
         let mut done = self.done.lock().await;
-        if !done.insert(id.to_owned()) {
-            return WorkResult::Ambiguous(
-                "this order was carried out before: look at the GPU, do not repeat".to_owned(),
-            );
+        if let Err(answer) = done.begin(id, Instant::now()) {
+            return answer;
         }
         let until = Until::after(limit);
         let mut steps = Vec::new();
@@ -469,5 +503,33 @@ impl NodeActuator for LocalNodes {
             Some(n) => n.perform(order).await,
             None => WorkResult::Refused(format!("no tools are set up for {}", order.node.as_str())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_remembered_as_long_as_it_can_come_again_and_no_longer() {
+        let mut done = Done::default();
+        let start = Instant::now();
+        assert_eq!(done.begin("a", start), Ok(()));
+        assert!(matches!(done.begin("a", start), Err(WorkResult::Ambiguous(_))));
+        let good = Duration::from_secs(MAX_ORDER_LIFE.as_secs().unsigned_abs());
+        assert!(REMEMBERED > good + LONGEST);
+        assert!(done.begin("a", start + REMEMBERED).is_err());
+        assert_eq!(done.begin("b", start + REMEMBERED + Duration::from_secs(1)), Ok(()));
+        assert_eq!((done.ids.len(), done.by_age.len()), (1, 1), "the first is forgotten");
+    }
+
+    #[test]
+    fn a_node_that_cannot_keep_orders_apart_changes_nothing_more() {
+        let mut done = Done::default();
+        let start = Instant::now();
+        assert!((0..MAX_REMEMBERED).all(|i| done.begin(&i.to_string(), start).is_ok()));
+        assert!(matches!(done.begin("one more", start), Err(WorkResult::Refused(_))));
+        assert_eq!(done.begin("one more", start + REMEMBERED + Duration::from_secs(1)), Ok(()));
+        assert_eq!(done.ids.len(), 1);
     }
 }
