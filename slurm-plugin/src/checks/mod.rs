@@ -9,7 +9,6 @@ mod mount;
 mod space;
 mod throttle;
 mod xid;
-mod xid_table;
 
 use crate::config::Params;
 use crate::finding::Finding;

@@ -2,10 +2,10 @@
 //!
 //! Reads `/dev/kmsg` without waiting, or a plain file that something else fills.
 
-use super::xid_table::{self, Meaning};
 use super::{MAX_FINDINGS, Said, Scene};
 use crate::config::Params;
 use crate::finding::{Finding, Lasts};
+use engine_xid::{Line, Meaning, from_kernel};
 use nix::fcntl::OFlag;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -73,12 +73,12 @@ impl Xid {
                 Ok(0) => break,
                 Ok(n) => {
                     let record = String::from_utf8_lossy(&buffer[..n]);
-                    let Some((number, age, text)) = record_of(&record) else { continue };
-                    last = last.max(Some(number));
-                    if after.is_none_or(|a| number > a)
-                        && let Some(text) = text
+                    let Some(record) = engine_xid::record(&record) else { continue };
+                    last = last.max(Some(record.number));
+                    if after.is_none_or(|a| record.number > a)
+                        && let Some(text) = record.text
                     {
-                        seen.line(text, Some(began + age / 1000));
+                        seen.line(text, Some(began + record.age_us / 1000));
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
@@ -114,25 +114,13 @@ impl Xid {
             None => 0,
         };
         for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
-            if xid_table::from_kernel(line) {
+            if from_kernel(line) {
                 seen.line(line, None);
             }
         }
         from += whole as u64;
         Ok(format!("{} {from}", meta.ino()))
     }
-}
-
-/// Number, microseconds since boot, and the text where it is the kernel's own: `6,1234,5678901,-;text`.
-fn record_of(record: &str) -> Option<(u64, u64, Option<&str>)> {
-    let (front, text) = record.split_once(';')?;
-    let mut fields = front.split(',');
-    let priority: u64 = fields.next()?.parse().ok()?;
-    let number = fields.next()?.parse().ok()?;
-    let age = fields.next()?.parse().ok()?;
-    // Programs may write here too, but not as facility 0.
-    let kernel = priority >> 3 == 0;
-    Some((number, age, kernel.then(|| text.lines().next().unwrap_or_default())))
 }
 
 fn boot_id() -> Result<String, String> {
@@ -149,13 +137,13 @@ fn uptime_ms() -> Result<u64, String> {
 /// What was seen, by code and device.
 #[derive(Debug, Default)]
 struct Seen {
-    faults: BTreeMap<(String, String), (xid_table::Line, u64, Option<u64>)>,
+    faults: BTreeMap<(String, String), (Line, u64, Option<u64>)>,
     applications: u64,
 }
 
 impl Seen {
     fn line(&mut self, text: &str, at_ms: Option<u64>) {
-        let Some(line) = xid_table::read(text) else { return };
+        let Some(line) = engine_xid::read(text) else { return };
         match line.meaning {
             Meaning::Quiet => return,
             Meaning::Application => self.applications += 1,
@@ -259,16 +247,6 @@ mod tests {
         let said = look(&log, None);
         assert!(said.findings.len() <= MAX_FINDINGS && !said.findings.is_empty());
         assert!(said.findings.iter().all(|f| f.fault == "gpu-ecc-uncorrectable"));
-    }
-
-    #[test]
-    fn records_of_programs_are_not_the_kernel() {
-        assert_eq!(
-            record_of("4,12,345,-;NVRM: Xid (x): 79\n KEY=v\n"),
-            Some((12, 345, Some("NVRM: Xid (x): 79")))
-        );
-        assert_eq!(record_of("12,13,345,-;NVRM: Xid (x): 79\n"), Some((13, 345, None)));
-        assert_eq!(record_of("rubbish"), None);
     }
 
     #[test]

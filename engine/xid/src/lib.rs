@@ -1,21 +1,28 @@
 //! Lines of the NVIDIA driver in the kernel log: all published forms, and the fault each one stands for.
+//!
+//! The hook and the node agent read them with this one reader. Faults of bare XID numbers, as an exporter shows them, are
+//! `engine_core::watch::xid`; a test here holds that both say the same.
+
+mod record;
+
+pub use record::{Record, record};
 
 /// What a line of the driver says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub struct Line {
     /// `xid-48`, `sxid-20034`, or `off-bus` where the driver gives no number.
-    pub(super) code: String,
+    pub code: String,
     /// PCI address in the long form, `00000000:1B:00.0`.
-    pub(super) device: String,
+    pub device: String,
     /// The message behind the number.
-    pub(super) message: String,
+    pub message: String,
     /// What to make of it.
-    pub(super) meaning: Meaning,
+    pub meaning: Meaning,
 }
 
 /// What a code stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub enum Meaning {
     /// A fault with this word.
     Fault(&'static str),
     /// The application's own doing.
@@ -25,7 +32,7 @@ pub(super) enum Meaning {
 }
 
 /// Reads one line of a kernel log, whatever stands before the driver's own words.
-pub(super) fn read(line: &str) -> Option<Line> {
+pub fn read(line: &str) -> Option<Line> {
     let at = line.find("NVRM: ").or_else(|| line.find("SXid ("))?;
     if line[at..].starts_with("SXid") {
         return sxid(&line[at + "SXid (".len()..]);
@@ -92,7 +99,8 @@ fn device(text: &str) -> String {
     }
 }
 
-fn meaning(number: u32, message: &str) -> Meaning {
+/// Says what a number stands for; for some of them the message decides.
+pub fn meaning(number: u32, message: &str) -> Meaning {
     use Meaning::{Application, Fault, Quiet};
     match number {
         154 if message.contains("to 0x0 (None)") => Quiet,
@@ -134,7 +142,7 @@ fn meaning(number: u32, message: &str) -> Meaning {
 
 /// Whether the words before the driver's own are the kernel's: nothing, a time in brackets, or a syslog line whose
 /// program is the kernel. A user can write such a line through syslog, and cannot write this front.
-pub(super) fn from_kernel(line: &str) -> bool {
+pub fn from_kernel(line: &str) -> bool {
     let Some(at) =
         line.find("NVRM: ").or_else(|| line.find("nvidia-nvswitch")).or_else(|| line.find("SXid ("))
     else {
@@ -284,6 +292,36 @@ mod tests {
             "[1.0] mallory: kernel: [2.0] NVRM: Xid",
         ] {
             assert!(!from_kernel(line), "{line}");
+        }
+    }
+
+    /// What a bare number stands for in the engine is what a line with that number stands for here.
+    #[test]
+    fn a_line_stands_for_the_fault_of_its_number() {
+        let mut faults = 0;
+        for number in 0..2_000 {
+            let line = read(&format!("NVRM: Xid (PCI:0000:1b:00): {number}, x")).unwrap();
+            match engine_core::watch::xid::fault_of(number) {
+                Some(word) => {
+                    faults += 1;
+                    assert_eq!(line.meaning, Meaning::Fault(word), "{number}");
+                }
+                // The number alone says nothing: an application's, one that informs, one whose message decides, a new one.
+                None => assert!(
+                    matches!(
+                        line.meaning,
+                        Meaning::Application
+                            | Meaning::Quiet
+                            | Meaning::Fault("gpu-xid-other" | "gpu-recovery-action-set")
+                    ),
+                    "{number}: {line:?}"
+                ),
+            }
+        }
+        assert!(faults > 30, "{faults}");
+        // A message only ever makes it milder.
+        for number in 144..=150 {
+            assert_eq!(meaning(number, "Nonfatal"), Meaning::Fault("nvlink-errors"));
         }
     }
 
