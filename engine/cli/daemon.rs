@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::printer::tame;
 use crate::remote::DEFAULT_SOCKET;
 use crate::site::{Site, layout_of, library};
-use crate::watching::{ask_exporters, hand_over};
+use crate::watching::{Gpus, ask_exporters, hand_over, look_at_nodes};
 use engine_core::diag::Severity;
 use engine_core::policy::Policy;
 use engine_core::watch::slurm;
@@ -110,10 +110,14 @@ impl Daemon {
         Ok(Self { server, gate, playbooks, fleet, watch, interval, global, running: config, tls: None })
     }
 
-    /// Starts to ask the exporters of the nodes, where that is wanted. Only the end of the process ends it.
-    pub(crate) fn ask_exporters(&self) -> Result<(), CliError> {
+    /// Starts to look at nodes that somebody tells of, and to ask the exporters, where that is wanted. Only the end of the process ends it.
+    pub(crate) fn start_watching(&self) -> Result<(), CliError> {
         let (settings, url) = (&self.running.watch, self.running.exporter.url.as_deref());
         let telemetry = settings.telemetry(url, self.engine().ports.telemetry.as_ref())?;
+        if let Some(watch) = self.watch.as_ref().filter(|_| settings.gpus != Gpus::Off) {
+            let (fleet, server) = (self.fleet.clone(), Arc::clone(&self.server));
+            tokio::spawn(look_at_nodes(fleet, server, Arc::clone(watch), self.engine().clone()));
+        }
         if let (Some(watch), Some(telemetry)) = (&self.watch, telemetry) {
             let interval = settings.lower()?.gpu_interval;
             let (fleet, server) = (self.fleet.clone(), Arc::clone(&self.server));

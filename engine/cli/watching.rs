@@ -5,6 +5,7 @@ use crate::fleet::Fleet;
 use engine_core::incident::Alert;
 use engine_core::value::parse_duration;
 use engine_core::watch::{SlurmRules, gpu};
+use engine_runtime::engine::Engine;
 use engine_runtime::fleet::Watch;
 use engine_runtime::ports::{Clock, GpuTelemetry};
 use engine_server::{Happening, Server, feed};
@@ -152,6 +153,40 @@ pub(crate) async fn ask_exporters(
         hand_over(&fleet, &server, gpu::SOURCE, round.alerts).await;
         let jitter = whole / 10 * (jiff::Timestamp::now().subsec_nanosecond().unsigned_abs() % 10) / 10;
         tokio::time::sleep(whole.saturating_sub(begun.elapsed()).max(whole / 10) + jitter).await;
+    }
+}
+
+/// The most nodes that are looked at at the same time because somebody told of them.
+const LOOKS: usize = 8;
+
+/// Looks at nodes that alerts told of without saying why - a trigger of slurmctld, Slurm's own reasons - for as long as the
+/// process serves. What their GPUs show joins their incidents.
+pub(crate) async fn look_at_nodes(fleet: Fleet, server: Arc<Server>, watch: Arc<Watch>, engine: Engine) {
+    let places = Arc::new(tokio::sync::Semaphore::new(LOOKS));
+    loop {
+        // Nobody closes it.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let wake = fleet.intake.wakes().next().await;
+        let (fleet, server) = (fleet.clone(), Arc::clone(&server));
+        let (watch, engine) = (Arc::clone(&watch), engine.clone());
+        tokio::spawn(async move {
+            let telemetry = &server.parts().telemetry;
+            let node = wake.node.to_string();
+            match watch.single(&wake.node, engine.eyes()).await {
+                None => {}
+                Some(Err(why)) => telemetry.tell(&Happening::NodeNotLooked { node, why: why.to_string() }),
+                Some(Ok(alerts)) => {
+                    telemetry.tell(&Happening::NodeLooked { node, alerts: alerts.len() });
+                    hand_over(&fleet, &server, gpu::LOOK, alerts).await;
+                }
+            }
+            if wake.over
+                && let Err(error) = fleet.intake.judge_anew(&wake.node, "the node is back: judged anew").await
+            {
+                tracing::warn!(node = %wake.node, %error, "its incident stays as it was judged");
+            }
+            drop(place);
+        });
     }
 }
 

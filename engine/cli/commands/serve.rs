@@ -103,7 +103,7 @@ pub(crate) async fn run(args: &ServeArgs, global: &Global, printer: &mut Printer
     for place in &at {
         printer.say(format!("  answers at {}", tame(place)));
     }
-    daemon.ask_exporters()?;
+    daemon.start_watching()?;
     let (stop, stopped) = watch::channel(false);
     let answering = tokio::spawn({
         let server = Arc::clone(&daemon.server);

@@ -137,11 +137,18 @@ static EXPORTER_TURNS: Family = family(
     "Exporters of nodes that fell silent or came back.",
     &["to"],
 );
+static NODE_LOOKS: Family = family(
+    "slurmedic_node_looks",
+    Kind::Counter,
+    "",
+    "Single looks at nodes that somebody told of, by outcome.",
+    &["outcome"],
+);
 static NODES: Family =
     family("slurmedic_nodes", Kind::Gauge, "", "Nodes that the cluster had when it was last read.", &[]);
 
 /// Every metric that a happening can touch.
-pub(crate) static FAMILIES: [&Family; 19] = [
+pub(crate) static FAMILIES: [&Family; 20] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &REFUSED,
@@ -160,6 +167,7 @@ pub(crate) static FAMILIES: [&Family; 19] = [
     &BAD_ORDERS,
     &EXPORTERS,
     &EXPORTER_TURNS,
+    &NODE_LOOKS,
     &NODES,
 ];
 
@@ -307,6 +315,20 @@ pub enum Happening {
         /// Its node.
         node: String,
     },
+    /// A node was looked at because somebody told that it is out, or back, and not why.
+    NodeLooked {
+        /// Which.
+        node: String,
+        /// How many alerts that made.
+        alerts: usize,
+    },
+    /// It could not be looked at: nothing is said of the node.
+    NodeNotLooked {
+        /// Which.
+        node: String,
+        /// Why.
+        why: String,
+    },
     /// An agent handed a result over.
     OrderAnswered {
         /// Its node.
@@ -402,6 +424,8 @@ fn log(happening: &Happening) {
             tracing::warn!(event = "exporter_silent", node, why, "its GPUs are not watched until it answers");
         }
         Happening::ExporterBack { node } => tracing::info!(event = "exporter_back", node),
+        Happening::NodeLooked { node, alerts } => tracing::info!(event = "node_looked", node, alerts),
+        Happening::NodeNotLooked { node, why } => tracing::info!(event = "node_not_looked", node, why),
         Happening::OrderAnswered { node, order, heard } => {
             tracing::debug!(event = "order_answered", node, order, heard);
         }
@@ -458,6 +482,8 @@ fn count(happening: &Happening, m: &Metrics) {
         }
         Happening::ExporterSilent { .. } => m.add(&EXPORTER_TURNS, &["silent"], 1.0),
         Happening::ExporterBack { .. } => m.add(&EXPORTER_TURNS, &["back"], 1.0),
+        Happening::NodeLooked { .. } => m.add(&NODE_LOOKS, &["read"], 1.0),
+        Happening::NodeNotLooked { .. } => m.add(&NODE_LOOKS, &["failed"], 1.0),
         Happening::OrderAnswered { heard, .. } => m.add(&ORDERS, &[heard], 1.0),
         Happening::OrderRefused { .. } => m.add(&BAD_ORDERS, &[], 1.0),
         Happening::Serving { .. } | Happening::Stopping { .. } => {}

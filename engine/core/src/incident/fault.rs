@@ -80,6 +80,21 @@ pub static FAULTS: &[Fault] = &[
     fault("nccl-timeout", Strength::Application),
 ];
 
+/// Says whether a fault word tells that a node is out, or was, and not why: somebody should look at it.
+pub fn tells_no_cause(word: &str) -> bool {
+    matches!(
+        word,
+        "node-not-responding"
+            | "kernel-panic-or-unexpected-boot"
+            | "slurm-kill-task-failed"
+            | "slurm-prolog-epilog-failure"
+            | "slurm-node-out-unexplained"
+            | "slurm-node-drained"
+            | "slurm-node-failing"
+            | "nhc-check-failed"
+    )
+}
+
 /// Finds the strength of a fault word.
 pub fn strength(word: &str) -> Strength {
     FAULTS.iter().find(|f| f.word == word).map_or(Strength::Unknown, |f| f.strength)

@@ -130,6 +130,11 @@ impl Incident {
         self.alerts.values().any(|s| s.firing)
     }
 
+    /// Says whether a person has it by rule alone: no run was made for it, so nobody was asked and nothing was tried.
+    pub fn is_untouched_with_person(&self) -> bool {
+        matches!(self.phase, Phase::WithPerson { .. }) && self.runs.is_empty()
+    }
+
     /// Says whether the engine may begin something for it now.
     pub fn is_queued(&self) -> bool {
         matches!(self.subject, Subject::Node { .. })
@@ -251,7 +256,12 @@ impl FleetState {
                 if i.alerts.len() >= MAX_SERIES {
                     return Err(format!("{incident} has {MAX_SERIES} series already"));
                 }
+                let stronger = strength(&alert.fault) > i.strength();
                 i.alerts.insert(alert.fingerprint.clone(), series(alert, at));
+                // What a person was asked about was the weaker one, and nobody has touched the node for it.
+                if stronger && i.is_untouched_with_person() {
+                    i.phase = Phase::New;
+                }
                 Ok(())
             }
             FleetEvent::Repeated { incident, fingerprint, times, last_seen } => {

@@ -15,6 +15,7 @@ pub mod switch;
 
 pub use alert::{Alert, Fingerprint, InvalidAlert};
 pub use event::{Closing, FleetEvent, IncidentId, QueuedWork, Trouble};
+pub use fault::tells_no_cause;
 pub use fold::{FleetState, IllegalFleetEvent, Incident, Phase, Series, Subject};
 pub use intake::{Counters, Heard, IntakeRules, NotHeard, hear, tick};
 pub use shape::{Place, Shape};

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Name of this source in alerts.
 pub const SOURCE: &str = "exporter-poll";
+/// Name of the source of a single look at a node that somebody told of.
+pub const LOOK: &str = "node-look";
 /// The most GPUs of a node that are followed.
 pub const MAX_GPUS: usize = 64;
 
@@ -59,10 +61,10 @@ impl Default for GpuRules {
 /// A fault of a node's GPU; without a GPU it is the node's.
 pub type GpuFault = (String, Option<String>);
 
-/// Takes what this source has open on a node out of the fleet's record.
-pub fn standing_gpus(state: &FleetState, node: &NodeName) -> BTreeSet<GpuFault> {
+/// Takes what a source has open on a node out of the fleet's record.
+pub fn standing_gpus(state: &FleetState, node: &NodeName, source: &str) -> BTreeSet<GpuFault> {
     let open = state.on_node(node).into_iter().flat_map(|i| i.alerts.values());
-    open.filter(|s| s.firing && s.source == SOURCE).map(|s| (s.fault.clone(), s.gpu.clone())).collect()
+    open.filter(|s| s.firing && s.source == source).map(|s| (s.fault.clone(), s.gpu.clone())).collect()
 }
 
 /// A node whose exporter is asked.
@@ -106,9 +108,27 @@ struct GpuMemory {
 }
 
 /// Watches GPUs by comparing scrapes. Its memory is as large as the cluster.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct GpuWatch {
+    source: &'static str,
     nodes: BTreeMap<NodeName, NodeMemory>,
+}
+
+impl Default for GpuWatch {
+    fn default() -> Self {
+        Self { source: SOURCE, nodes: BTreeMap::new() }
+    }
+}
+
+/// Judges a single look at a node's GPUs, with nothing to compare it with: only what lasts can be told.
+pub fn single_look(
+    asked: &Asked,
+    seen: &NodeGpus,
+    standing: &BTreeSet<GpuFault>,
+    at: Timestamp,
+) -> Vec<Alert> {
+    let mut watch = GpuWatch { source: LOOK, ..GpuWatch::default() };
+    watch.read(asked, seen, &GpuRules::default(), standing, at).0
 }
 
 /// What a lasting sign of a fault says.
@@ -161,6 +181,7 @@ impl GpuWatch {
         standing: &BTreeSet<GpuFault>,
         at: Timestamp,
     ) -> (Vec<Alert>, Tool) {
+        let source = self.source;
         let memory = self.nodes.entry(asked.node.clone()).or_default();
         let tool = if memory.failed >= rules.silent { Tool::Back } else { Tool::Same };
         memory.failed = 0;
@@ -187,8 +208,8 @@ impl GpuWatch {
         let mut alerts = Vec::new();
         let mut tell = |(fault, gpu): &GpuFault, firing: bool, summary: String| {
             let alert = Alert {
-                source: SOURCE.to_owned(),
-                fingerprint: series_of(SOURCE, &asked.node, fault, gpu.as_deref())?,
+                source: source.to_owned(),
+                fingerprint: series_of(source, &asked.node, fault, gpu.as_deref())?,
                 fault: fault.clone(),
                 node: asked.node.clone(),
                 gpu: gpu.clone(),
@@ -209,7 +230,7 @@ impl GpuWatch {
             }
         }
         for fault in standing.intersection(&over) {
-            if tell(fault, false, "the exporter does not show it any more".to_owned()).is_some() {
+            if tell(fault, false, "the GPUs do not show it any more".to_owned()).is_some() {
                 memory.said_over.insert(fault.clone());
             }
         }

@@ -8,7 +8,7 @@ pub mod reasons;
 pub mod slurm;
 pub mod xid;
 
-pub use gpu::{Asked, GpuFault, GpuRules, GpuWatch, Tool, standing_gpus};
+pub use gpu::{Asked, GpuFault, GpuRules, GpuWatch, Tool, single_look, standing_gpus};
 pub use reasons::{BadReasons, Pattern, Reasons, Told, Written};
 pub use slurm::{SlurmRules, SlurmWatch, Standing, standing};
 

@@ -98,6 +98,12 @@ impl SlurmWatch {
         gpus.map(|(n, m)| Asked { node: n.clone(), configured: m.gpus, in_hands: m.in_hands }).collect()
     }
 
+    /// Finds a node with GPUs as the last look found it.
+    pub fn asked(&self, node: &NodeName) -> Option<Asked> {
+        let memory = self.nodes.get(node).filter(|m| m.gpus > 0)?;
+        Some(Asked { node: node.clone(), configured: memory.gpus, in_hands: memory.in_hands })
+    }
+
     /// Compares a look with what is known, and returns what is new and what is over. What was told and is not on record
     /// yet is told again, so that nothing is lost where alerts were not taken.
     pub fn look(

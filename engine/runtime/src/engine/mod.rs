@@ -316,7 +316,8 @@ impl Engine {
         self.append(state, vec![kind]).await
     }
 
-    fn eyes(&self) -> Eyes<'_> {
+    /// Returns the ports a look goes through.
+    pub fn eyes(&self) -> Eyes<'_> {
         Eyes {
             scheduler: &*self.ports.scheduler,
             actuator: &*self.ports.actuator,

@@ -1,9 +1,12 @@
 //! Intake: alerts in, durable before the answer, a thousand repeats for the price of one record.
 
 use super::log::{FleetError, FleetLog};
+use super::wakes::Wakes;
 use engine_core::incident::{
-    Alert, Counters, Heard, IntakeRules, NotHeard, Shape, StormRules, hear, tick, trips,
+    Alert, Counters, FleetEvent, Heard, IntakeRules, NotHeard, Shape, StormRules, hear, tells_no_cause, tick,
+    trips,
 };
+use engine_core::model::NodeName;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::oneshot;
@@ -66,6 +69,7 @@ pub struct Intake {
     turn: tokio::sync::Mutex<Counters>,
     not_heard: Mutex<BTreeMap<NotHeard, u64>>,
     counts: Mutex<IntakeCounts>,
+    wakes: Wakes,
 }
 
 impl std::fmt::Debug for Intake {
@@ -90,7 +94,13 @@ impl Intake {
             turn: tokio::sync::Mutex::default(),
             not_heard: Mutex::default(),
             counts: Mutex::default(),
+            wakes: Wakes::default(),
         }
+    }
+
+    /// Returns the nodes that alerts told of without saying why.
+    pub fn wakes(&self) -> &Wakes {
+        &self.wakes
     }
 
     /// Says which nodes there are.
@@ -214,6 +224,13 @@ impl Intake {
                 Ok(done)
             })
             .await?;
+        let heard = posted.iter().flat_map(|p| &p.alerts).zip(done.iter().flatten());
+        for (alert, h) in heard.filter(|(a, _)| tells_no_cause(&a.fault)) {
+            let is_now = !matches!(h, Heard::Not(NotHeard::Stale | NotHeard::Skewed));
+            if is_now && shape.place(&alert.node).is_some() {
+                self.wakes.ask(&alert.node, !alert.firing);
+            }
+        }
         let mut not = lock(&self.not_heard);
         for h in done.iter().flatten() {
             if let Heard::Not(why) = h {
@@ -233,6 +250,20 @@ impl Intake {
             draft.push(event)?;
         }
         Ok(())
+    }
+
+    /// Has the incident of a node judged anew that a person has by rule alone: the node came back. Says whether there was
+    /// one.
+    pub async fn judge_anew(&self, node: &NodeName, why: &str) -> Result<bool, FleetError> {
+        self.log
+            .write(|draft| match draft.state.on_node(node) {
+                Some(i) if i.is_untouched_with_person() => {
+                    let event = FleetEvent::Waiting { incident: i.id, why: why.to_owned() };
+                    draft.push(event).map(|()| true)
+                }
+                _ => Ok(false),
+            })
+            .await
     }
 
     /// Does what time alone asks for: counts are written down, what stayed resolved is resolved, what is over is

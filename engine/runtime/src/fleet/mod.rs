@@ -11,6 +11,7 @@ mod intake;
 mod log;
 mod select;
 mod view;
+mod wakes;
 mod watch;
 
 pub use by_fault::ByFault;
@@ -21,4 +22,5 @@ pub use intake::{Intake, IntakeCounts, IntakeError, MAX_POST, MAX_WAITING};
 pub use log::{Draft, FleetError, FleetLog};
 pub use select::{ByRules, Question, Selection, Selector};
 pub use view::{FleetView, shape_of};
+pub use wakes::{MAX_WAKES, Wake, Wakes};
 pub use watch::{GpuRound, MAX_ASKED, Watch};

@@ -2,12 +2,14 @@
 //! what is on record.
 
 use super::log::FleetLog;
+use crate::gather::Eyes;
 use crate::ports::{Clock, GpuTelemetry};
 use engine_core::incident::Alert;
 use engine_core::known::{Cause, Unknown};
 use engine_core::model::{Node, NodeGpus, NodeName};
 use engine_core::watch::{
-    Asked, GpuRules, GpuWatch, Reasons, SlurmRules, SlurmWatch, Tool, slurm, standing, standing_gpus,
+    Asked, GpuRules, GpuWatch, Reasons, SlurmRules, SlurmWatch, Tool, gpu, single_look, slurm, standing,
+    standing_gpus,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,8 @@ use tokio::task::JoinSet;
 pub const MAX_ASKED: usize = 64;
 /// How long one exporter may take.
 const SCRAPE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a single look at a node may take.
+const LOOK_LIMIT: SignedDuration = SignedDuration::from_secs(60);
 /// The most exporters of one round that are named; the others are counted.
 const MAX_NAMED: usize = 100;
 
@@ -114,6 +118,19 @@ impl Watch {
         round
     }
 
+    /// Looks at the GPUs of one node, by its own tools or its exporter: alerts for the intake. `None` for a node without
+    /// GPUs; an error says nothing about the node.
+    pub async fn single(&self, node: &NodeName, eyes: Eyes<'_>) -> Option<Result<Vec<Alert>, Unknown>> {
+        let asked = lock(&self.slurm).asked(node)?;
+        Some(match eyes.look_at_gpus(node, None, LOOK_LIMIT).await {
+            Err(why) => Err(why),
+            Ok((seen, _)) => {
+                let known = self.log.read(|f| standing_gpus(f, node, gpu::LOOK)).await;
+                Ok(single_look(&asked, &seen.value, &known, self.clock.now()))
+            }
+        })
+    }
+
     async fn take(&self, asked: &Asked, read: Result<NodeGpus, Unknown>, round: &mut GpuRound) {
         match read {
             Err(why) => {
@@ -125,7 +142,7 @@ impl Watch {
             Ok(seen) => {
                 round.answered += 1;
                 let at = self.clock.now();
-                let known = self.log.read(|f| standing_gpus(f, &asked.node)).await;
+                let known = self.log.read(|f| standing_gpus(f, &asked.node, gpu::SOURCE)).await;
                 let (alerts, tool) = lock(&self.gpus).read(asked, &seen, &self.gpu_rules, &known, at);
                 round.alerts.extend(alerts);
                 if tool == Tool::Back && round.came_back.len() < MAX_NAMED {

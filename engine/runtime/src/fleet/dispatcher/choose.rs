@@ -11,7 +11,7 @@ use engine_core::playbook::{Playbook, TargetKind};
 use engine_core::policy::Stage;
 use engine_core::run::Actor;
 use engine_core::select::{Answer, Applicable, Candidate, MAX_CANDIDATES, Settled};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an incident asks for.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +77,17 @@ impl Dispatcher {
         let fault = wanted.series.fault.clone();
         let mut out = Applicable { fault, ..Applicable::default() };
         let mut named = Vec::new();
-        for playbook in s.playbooks.for_fault(&out.fault) {
-            match self.unfit(wanted, &playbook) {
+        let all = s.playbooks.for_fault(&out.fault);
+        let gpus = match self.gpus(wanted).await {
+            Ok(n) => n,
+            Err(why) if all.iter().any(|p| p.target == TargetKind::Gpu) => {
+                out.unclear.push(why);
+                return out;
+            }
+            Err(_) => 0,
+        };
+        for playbook in all {
+            match self.unfit(wanted, &playbook, gpus) {
                 Some(why) => out.against.push(why),
                 None => named.push(playbook),
             }
@@ -112,9 +121,34 @@ impl Dispatcher {
         out
     }
 
+    /// Counts the GPUs that the alerts are about. Sources call one GPU by its index, its UUID or its bus id, so where there
+    /// is more than one name the node is asked which they mean.
+    async fn gpus(&self, wanted: Wanted<'_>) -> Result<usize, String> {
+        let names = wanted.incident.gpus();
+        if names.len() < 2 {
+            return Ok(names.len());
+        }
+        let engine = &self.shared.engine;
+        let look = engine.eyes().look_at_gpus(wanted.node, None, engine.config.inspect_limit).await;
+        let (seen, _) = look.map_err(|why| {
+            format!("its alerts name GPUs in {} ways, and which they mean is {why}", names.len())
+        })?;
+        let mut found = BTreeSet::new();
+        let mut unknown = 0;
+        for name in names {
+            match seen.value.find(name) {
+                Some(gpu) => {
+                    found.insert(gpu.index);
+                }
+                // Such as one that is gone: it is not taken for another one.
+                None => unknown += 1,
+            }
+        }
+        Ok(found.len() + unknown)
+    }
+
     /// Says why a playbook may not be chosen, whatever the node looks like.
-    fn unfit(&self, wanted: Wanted<'_>, playbook: &Playbook) -> Option<String> {
-        let gpus = wanted.incident.gpus().len();
+    fn unfit(&self, wanted: Wanted<'_>, playbook: &Playbook, gpus: usize) -> Option<String> {
         if playbook.target == TargetKind::Gpu && gpus > 1 {
             let node = wanted.node;
             return Some(format!("{gpus} GPUs of {node} at once: look one level up (power, fabric, driver)"));

@@ -64,15 +64,19 @@ impl Dispatcher {
         let s = &self.shared;
         let Some(incident) = s.log.read(|f| f.incident(id).cloned()).await else { return Ok(()) };
         let decision = self.decide(&incident).await?;
-        let again = s.engine.ports.clock.now().saturating_add(s.config.plan_again);
-        lock(&s.at_work).again.insert(id, again.unwrap_or(Timestamp::MAX));
         let event = match decision {
             Decision::Planned => return Ok(()),
-            Decision::Wait(why) => FleetEvent::Waiting { incident: id, why },
+            Decision::Wait(why) => {
+                let again = s.engine.ports.clock.now().saturating_add(s.config.plan_again);
+                lock(&s.at_work).again.insert(id, again.unwrap_or(Timestamp::MAX));
+                FleetEvent::Waiting { incident: id, why }
+            }
             Decision::Person(why) => FleetEvent::WithPerson { incident: id, why },
         };
         s.log
             .write(|draft| match draft.state.incident(id) {
+                // A stronger fault that joined meanwhile was not judged: the next round does.
+                Some(now) if now.strength() > incident.strength() => Ok(()),
                 Some(now) if now.is_queued() && !says_the_same(now, &event) => draft.push(event.clone()),
                 _ => Ok(()),
             })
