@@ -13,6 +13,7 @@ pub mod fact;
 pub mod hostlist;
 pub mod incident;
 pub mod known;
+pub mod knowledge;
 pub mod model;
 pub mod observe;
 pub mod ownership;

@@ -6,7 +6,7 @@ use engine_core::incident::{Alert, Counters, FleetState, Heard, IntakeRules, Pla
 use engine_core::known::{Cause, Known};
 use engine_core::model::node_state::{classify, parse_state_text};
 use engine_core::model::{Node, NodeName, Reason};
-use engine_core::watch::{Pattern, Reasons, SlurmRules, SlurmWatch, Standing, Written, slurm, standing};
+use engine_core::watch::{Pattern, Reasons, SlurmRules, SlurmWatch, Standing, slurm, standing};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
@@ -20,11 +20,9 @@ fn reasons() -> Reasons {
     let one = |is: &str, fault: &str| Pattern {
         id: is.to_owned(),
         is: Some(is.to_owned()),
-        starts: None,
-        contains: vec![],
         fault: Some(fault.to_owned()),
-        planned: false,
         says: "it is so".to_owned(),
+        ..Pattern::default()
     };
     let reasons = vec![
         one("Not responding", "node-not-responding"),
@@ -32,7 +30,7 @@ fn reasons() -> Reasons {
         one("Epilog error", "slurm-prolog-epilog-failure"),
         Pattern { fault: None, planned: true, ..one("reboot issued", "") },
     ];
-    Reasons::new(Written { format: "slurmedic/slurm-reasons/1".to_owned(), reasons }).unwrap()
+    Reasons::new(reasons).unwrap()
 }
 
 fn node(name: &str, state: &str, reason: Option<&str>, boot: Option<i64>) -> Node {

@@ -1,6 +1,6 @@
 //! The table of Slurm's reasons: from YAML to the checked patterns of the core.
 
-use engine_core::watch::{BadReasons, Reasons, Written};
+use engine_core::watch::{BadReasons, Pattern, Reasons};
 
 /// The table that comes with the program.
 pub const EMBEDDED: &str = include_str!("../../../knowledge/slurm-reasons.yaml");
@@ -22,13 +22,20 @@ pub enum ReasonsError {
     Bad(#[from] BadReasons),
 }
 
+#[derive(serde::Deserialize)]
+struct Written {
+    #[serde(rename = "format")]
+    _format: String,
+    reasons: Vec<Pattern>,
+}
+
 /// Reads and checks a table.
 pub fn read(text: &str) -> Result<Reasons, ReasonsError> {
     if text.len() > MAX_TABLE {
         return Err(ReasonsError::TooLarge(text.len()));
     }
     let written: Written = serde_yaml::from_str(text)?;
-    Ok(Reasons::new(written)?)
+    Ok(Reasons::new(written.reasons)?)
 }
 
 /// Reads the table that comes with the program.

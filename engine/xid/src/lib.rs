@@ -3,6 +3,8 @@
 //! The hook and the node agent read them with this one reader. Faults of bare XID numbers, as an exporter shows them, are
 //! `engine_core::watch::xid`; a test here holds that both say the same.
 
+include!(concat!(env!("OUT_DIR"), "/xid_table.rs"));
+
 mod record;
 
 pub use record::{Record, record};
@@ -99,43 +101,16 @@ fn device(text: &str) -> String {
     }
 }
 
-/// Says what a number stands for; for some of them the message decides.
+/// Says what a number stands for; for some of them the message decides. The table is `knowledge/xid.yaml`.
 pub fn meaning(number: u32, message: &str) -> Meaning {
     use Meaning::{Application, Fault, Quiet};
-    match number {
-        154 if message.contains("to 0x0 (None)") => Quiet,
-        154 => Fault("gpu-recovery-action-set"),
-        79 => Fault("gpu-off-bus"),
-        48 | 95 | 140 | 156 | 171 | 172 => Fault("gpu-ecc-uncorrectable"),
-        64 => Fault("gpu-row-remap-failure"),
-        46 | 62 | 109 | 110 | 119 | 120 | 143 | 158 => Fault("gpu-firmware-hang"),
-        144..=150 if message.contains("Nonfatal") => Fault("nvlink-errors"),
-        74 | 136 | 144..=150 | 155 => Fault("nvlink-down"),
-        94 => Fault("gpu-contained-error"),
-        92 => Fault("gpu-ecc-corrected-rate"),
-        63 | 121 | 160 => Fault("gpu-row-remap-pending"),
-        8
-        | 11
-        | 13
-        | 25
-        | 31
-        | 32
-        | 37..=41
-        | 43..=45
-        | 60
-        | 66..=72
-        | 75..=77
-        | 80
-        | 82..=86
-        | 88
-        | 89
-        | 96..=105
-        | 108
-        | 126..=135
-        | 137
-        | 139
-        | 141 => Application,
-        14 | 106 | 107 | 152 | 153 | 162..=165 => Quiet,
+    let found = XIDS.binary_search_by_key(&number, |entry| entry.0).ok().map(|i| XIDS[i]);
+    match found {
+        Some((154, ..)) if message.contains("to 0x0 (None)") => Quiet,
+        Some((_, _, nonfatal, _)) if !nonfatal.is_empty() && message.contains("Nonfatal") => Fault(nonfatal),
+        Some((_, fault, ..)) if !fault.is_empty() => Fault(fault),
+        Some((.., "xid-app-annotate")) => Application,
+        Some((.., "none")) => Quiet,
         _ => Fault("gpu-xid-other"),
     }
 }

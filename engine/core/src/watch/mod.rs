@@ -9,7 +9,7 @@ pub mod slurm;
 pub mod xid;
 
 pub use gpu::{Asked, GpuFault, GpuRules, GpuWatch, Tool, single_look, standing_gpus};
-pub use reasons::{BadReasons, Pattern, Reasons, Told, Written};
+pub use reasons::{BadReasons, Pattern, Reasons, Told};
 pub use slurm::{SlurmRules, SlurmWatch, Standing, standing};
 
 use crate::digest::Digest;

@@ -2,7 +2,7 @@
 
 use crate::incident::fault::{Strength, strength};
 use crate::ownership::run_of_reason;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The most patterns of one table.
@@ -11,32 +11,62 @@ pub const MAX_PATTERNS: usize = 500;
 const MAX_PARTS: usize = 32;
 /// The longest text of a pattern, in bytes.
 const MAX_TEXT: usize = 200;
-/// The format that is read.
-const FORMAT: &str = "slurmedic/slurm-reasons/1";
 
 /// One pattern, as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Pattern {
     /// Its name, unique in the table.
     pub id: String,
     /// The whole part.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub is: Option<String>,
     /// The beginning of the part.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<String>,
     /// Fragments that must all be in the part.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub contains: Vec<String>,
     /// The fault that it tells.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
     /// Whether it tells of something that somebody asked for.
-    #[serde(default)]
     pub planned: bool,
+    /// Whether Slurm explains it and a person has to look after it.
+    pub person: bool,
     /// What it means, in one sentence.
     pub says: String,
+    /// The playbook; `none` where nothing is to be done, `human` where a person decides.
+    pub playbook: String,
+    /// What it means in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub means: Option<String>,
+    /// Which daemon or person writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_by: Option<String>,
+    /// The states it comes with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Which jobs are lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs_lost: Option<String>,
+    /// When the node comes back by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returns: Option<String>,
+    /// What a person looks at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look_at: Option<String>,
+    /// What a machine may do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub automatic: Vec<String>,
+    /// What needs a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person_for: Option<String>,
+    /// Which releases of Slurm write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versions: Option<String>,
+    /// Where it comes from.
+    pub sources: Vec<String>,
 }
 
 impl Pattern {
@@ -58,24 +88,13 @@ impl Pattern {
         if texts().chain([&self.id, &self.says]).any(|t| t.is_empty() || t.len() > MAX_TEXT) {
             return Some(format!("a text is empty or longer than {MAX_TEXT} bytes"));
         }
-        match (&self.fault, self.planned) {
-            (Some(_), true) | (None, false) => Some("give either `fault` or `planned: true`".to_owned()),
-            (Some(f), false) if strength(f) == Strength::Unknown => {
-                Some(format!("{f} is no fault word of this release"))
-            }
-            _ => None,
+        let kinds = [self.fault.is_some(), self.planned, self.person];
+        if kinds.iter().filter(|k| **k).count() != 1 {
+            return Some("give one of `fault`, `planned: true` and `person: true`".to_owned());
         }
+        let unknown = self.fault.as_deref().filter(|f| strength(f) == Strength::Unknown);
+        unknown.map(|f| format!("{f} is no fault word of this release"))
     }
-}
-
-/// A table as it is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Written {
-    /// `slurmedic/slurm-reasons/1`.
-    pub format: String,
-    /// The patterns, in order.
-    pub reasons: Vec<Pattern>,
 }
 
 /// Why a table is not valid: each mistake in one sentence.
@@ -102,16 +121,13 @@ pub enum Told<'a> {
 
 impl Reasons {
     /// Checks a table.
-    pub fn new(written: Written) -> Result<Self, BadReasons> {
+    pub fn new(patterns: Vec<Pattern>) -> Result<Self, BadReasons> {
         let mut wrong = Vec::new();
-        if written.format != FORMAT {
-            wrong.push(format!("its format is {:?}, not {FORMAT:?}", written.format));
-        }
-        if written.reasons.len() > MAX_PATTERNS {
+        if patterns.len() > MAX_PATTERNS {
             wrong.push(format!("it has more than {MAX_PATTERNS} patterns"));
         }
         let mut ids = BTreeSet::new();
-        for p in written.reasons.iter().take(MAX_PATTERNS) {
+        for p in patterns.iter().take(MAX_PATTERNS) {
             if let Some(problem) = p.problem() {
                 wrong.push(format!("{}: {problem}", p.id));
             }
@@ -119,17 +135,40 @@ impl Reasons {
                 wrong.push(format!("{}: the name is there twice", p.id));
             }
         }
-        if wrong.is_empty() { Ok(Self { patterns: written.reasons }) } else { Err(BadReasons(wrong)) }
+        if wrong.is_empty() { Ok(Self { patterns }) } else { Err(BadReasons(wrong)) }
+    }
+
+    /// Returns the patterns, in order.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// Says whether a reason has the form of a mark of ours. A text that only looks like one is left alone as well.
+    pub fn looks_ours(&self, reason: &str) -> bool {
+        run_of_reason(reason).is_some() || reason.trim_start().starts_with("[slurmedic")
+    }
+
+    /// Splits a reason into its parts, each with the pattern that fits it. What has too many parts fits none.
+    pub fn parts<'p, 't>(
+        &'p self,
+        reason: &'t str,
+    ) -> impl Iterator<Item = (&'t str, Option<&'p Pattern>)> + use<'p, 't> {
+        let parts = reason.split(" : ").map(str::trim).filter(|p| !p.is_empty());
+        let fits = move |part: &str| self.patterns.iter().find(|p| p.fits(part));
+        parts
+            .take(MAX_PARTS + 1)
+            .enumerate()
+            .map(move |(i, part)| (part, fits(part).filter(|_| i < MAX_PARTS)))
     }
 
     /// Says what a reason tells. One part in somebody's own words makes the whole node theirs.
     pub fn told(&self, reason: &str) -> Told<'_> {
-        // A text that only looks like ours is left alone as well.
-        if run_of_reason(reason).is_some() || reason.trim_start().starts_with("[slurmedic") {
+        if self.looks_ours(reason) {
             return Told::Ours;
         }
         let mut faults: Vec<(&str, &Pattern)> = Vec::new();
-        for (i, part) in reason.split(" : ").map(str::trim).filter(|p| !p.is_empty()).enumerate() {
+        let parts = reason.split(" : ").map(str::trim).filter(|p| !p.is_empty());
+        for (i, part) in parts.enumerate() {
             let fits = self.patterns.iter().find(|p| p.fits(part)).filter(|_| i < MAX_PARTS);
             match fits.and_then(|p| Some((p.fault.as_deref()?, p))) {
                 None => return Told::Somebody,
@@ -149,28 +188,25 @@ mod tests {
         Pattern {
             id: id.to_owned(),
             is: Some("Epilog error".to_owned()),
-            starts: None,
-            contains: vec![],
             fault: Some("disk-full".to_owned()),
-            planned: false,
             says: "x".to_owned(),
+            ..Pattern::default()
         }
     }
 
     fn wrong(p: Pattern) -> String {
-        let written = Written { format: FORMAT.to_owned(), reasons: vec![p] };
-        Reasons::new(written).unwrap_err().to_string()
+        Reasons::new(vec![p]).unwrap_err().to_string()
     }
 
     #[test]
     fn a_table_with_a_mistake_is_refused_with_every_one_of_them() {
         assert!(wrong(Pattern { is: None, ..pattern("a") }).contains("none of"));
         assert!(wrong(Pattern { starts: Some("E".into()), ..pattern("a") }).contains("alone"));
-        assert!(wrong(Pattern { planned: true, ..pattern("a") }).contains("either"));
-        assert!(wrong(Pattern { fault: None, ..pattern("a") }).contains("either"));
+        assert!(wrong(Pattern { planned: true, ..pattern("a") }).contains("one of"));
+        assert!(wrong(Pattern { fault: None, ..pattern("a") }).contains("one of"));
         assert!(wrong(Pattern { fault: Some("no-such".into()), ..pattern("a") }).contains("no fault word"));
         assert!(wrong(Pattern { says: String::new(), ..pattern("a") }).contains("empty"));
-        let written = Written { format: "x".to_owned(), reasons: vec![pattern("a"), pattern("a")] };
-        assert_eq!(Reasons::new(written).unwrap_err().0.len(), 2);
+        assert!(wrong(Pattern { person: true, ..pattern("a") }).contains("one of"));
+        assert_eq!(Reasons::new(vec![pattern("a"), pattern("a")]).unwrap_err().0.len(), 1);
     }
 }

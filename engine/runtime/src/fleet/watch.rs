@@ -162,7 +162,6 @@ mod tests {
     use async_trait::async_trait;
     use engine_core::known::Known;
     use engine_core::model::node_state::{classify, parse_state_text};
-    use engine_core::watch::Written;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Exporters of which every tenth is down; counts how many are asked at a time.
@@ -217,8 +216,7 @@ mod tests {
     async fn exporters_are_asked_some_at_a_time_and_silent_ones_are_named_once() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log = FleetLog::open(Arc::new(MemoryJournal::new()), Arc::clone(&clock)).await.unwrap();
-        let none = Written { format: "slurmedic/slurm-reasons/1".to_owned(), reasons: vec![] };
-        let reasons = Reasons::new(none).unwrap();
+        let reasons = Reasons::new(vec![]).unwrap();
         let watch = Watch::new(Arc::new(log), clock, reasons, SlurmRules::default(), true);
         let nodes: Vec<Node> = (0..200).map(node).collect();
         assert!(watch.nodes(&nodes, Timestamp::now()).await.is_empty());
