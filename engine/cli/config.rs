@@ -116,7 +116,12 @@ pub(crate) struct AgentConfig {
     pub(crate) state: Option<PathBuf>,
     /// Where the hook of this node leaves what it could not tell the engine.
     pub(crate) spool: Option<PathBuf>,
+    /// The kernel's log, which is read for XIDs; `off` where another reads it.
+    pub(crate) kernel_log: Option<PathBuf>,
 }
+
+/// Stands for nothing where a path is asked for.
+pub(crate) const OFF: &str = "off";
 
 /// dcgm-exporter.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -223,6 +228,11 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
             .with_hint("docs/guide/server.md explains each key"));
     }
     config.watch.lower()?;
+    if config.agent.kernel_log.as_ref().is_some_and(|p| !p.is_absolute() && p.as_os_str() != OFF) {
+        return Err(CliError::usage(
+            "agent.kernel_log: give an absolute path, such as /dev/kmsg, or \"off\"",
+        ));
+    }
     let problems = config.node.tools.problems();
     if !problems.is_empty() {
         let list: Vec<String> = problems.iter().map(|p| format!("node.tools.{p}")).collect();

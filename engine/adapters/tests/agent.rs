@@ -154,6 +154,7 @@ fn agent(url: &str, state: &Path, tools: &Arc<Tools>) -> Agent {
         key: key_of("gpu001"),
         state: state.to_owned(),
         spool: None,
+        kernel_log: None,
     };
     Agent::new(config, Arc::clone(tools) as _, Arc::new(SystemClock)).unwrap()
 }

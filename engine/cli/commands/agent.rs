@@ -25,6 +25,8 @@ const DEFAULT_KEY: &str = "/etc/slurmedic/node.key";
 const DEFAULT_SECRET: &str = "/etc/slurmedic/agents.secret";
 /// Where the hook leaves what it could not tell, where nothing else is configured.
 const DEFAULT_SPOOL: &str = "/var/lib/slurmedic/hook/spool";
+/// The kernel's log, where nothing else is configured.
+const DEFAULT_KERNEL_LOG: &str = "/dev/kmsg";
 /// Bytes of a new secret.
 const SECRET: usize = 32;
 
@@ -146,7 +148,10 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
         args.state.clone().or(config.agent.state.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
     let tools = Arc::new(LocalNode::new(node.clone(), config.node.tools.clone()));
     let spool = Some(config.agent.spool.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)));
-    let settings = AgentConfig { engine: engine.clone(), ca, node: node.clone(), key, state, spool };
+    let log = config.agent.kernel_log.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_KERNEL_LOG));
+    let kernel_log = (log.as_os_str() != config::OFF).then_some(log);
+    let settings =
+        AgentConfig { engine: engine.clone(), ca, node: node.clone(), key, state, spool, kernel_log };
     let agent = Agent::new(settings, tools, Arc::new(SystemClock))
         .map_err(|e| CliError::caused("the agent cannot start", e).with_exit(Exit::Usage))?;
     printer.say(format!("agent of {node}, orders from {}; ctrl-c stops", tame(&engine)));

@@ -1,6 +1,7 @@
 //! The node agent: fetches signed orders from the engine, checks them, carries each out at most once by the node's own
 //! tools, and answers. It opens no port and takes no command line from anybody.
 
+mod kernel_log;
 mod ledger;
 mod link;
 mod spool;

@@ -1,11 +1,14 @@
-//! What the hook of this node left for the engine, because it could not reach it: the agent carries it there.
+//! What waits on this node for the engine: reports of the hook, and of the agent's own look at the kernel log. The agent
+//! carries them there.
 //!
 //! A file holds alerts, one on each line, and its name says when and in which boot it was written and whether it tells of
 //! a state or of something that happened once.
 
+use engine_core::digest::Digest;
 use serde_json::Value;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// The largest report, in bytes.
@@ -14,6 +17,50 @@ const MAX_REPORT: u64 = 256 << 10;
 pub(super) const AT_ONCE: usize = 64;
 /// Files that are looked at in one listing.
 const MAX_LISTED: usize = 20_000;
+
+/// Reports of the agent's own that wait, at most.
+const MAX_WAITING: usize = 512;
+
+/// What a report holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Something that is so, or is over, at its own time.
+    State,
+    /// Something that happened and is still to be looked at, however late it is told.
+    Event,
+}
+
+/// Leaves a report, synced. Returns how many older ones had to go for it.
+pub(super) fn put(
+    dir: &Path,
+    kind: Kind,
+    boot: &str,
+    lines: &str,
+    now: jiff::Timestamp,
+) -> std::io::Result<usize> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut there: Vec<PathBuf> = std::fs::read_dir(dir)?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
+        .collect();
+    there.sort();
+    let dropped = (there.len() + 1).saturating_sub(MAX_WAITING);
+    for old in &there[..dropped.min(there.len())] {
+        let _ = std::fs::remove_file(old);
+    }
+    let (word, pid) = (if kind == Kind::Event { "event" } else { "state" }, std::process::id());
+    let digest: String = Digest::of(lines.as_bytes()).as_str().chars().take(12).collect();
+    let ms = now.as_millisecond();
+    let name = format!("{ms:013}-{pid}-0-{word}-{}-{digest}.json", short(boot));
+    let new = dir.join(format!(".new-{pid}"));
+    let mut file = File::create(&new)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, dir.join(name))?;
+    File::open(dir)?.sync_all()?;
+    Ok(dropped)
+}
 
 /// A report that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +119,14 @@ pub(super) fn done(report: &Report, refused: bool) {
     let _ = std::fs::remove_file(&report.path);
 }
 
-/// The first digits of the boot's id, as the hook writes them.
+/// The id of this boot.
 pub(super) fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let id: String = id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The first digits of a boot's id, as the hook writes them into names.
+pub(super) fn short(boot: &str) -> String {
+    let id: String = boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
     if id.is_empty() { "unknown".to_owned() } else { id }
 }
 

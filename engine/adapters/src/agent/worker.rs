@@ -1,5 +1,6 @@
 //! The agent's loop: fetch, check, write down, carry out, write down, answer.
 
+use super::kernel_log::{KernelLog, booted};
 use super::ledger::{Begun, Entry, Ledger, LedgerError};
 use super::link::{Link, LinkError};
 use super::spool;
@@ -28,6 +29,8 @@ const MAX_RESULT: usize = 32 << 20;
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Time between two looks into the hook's spool.
 const SPOOL_LOOK: Duration = Duration::from_secs(2);
+/// Time between two looks into the kernel log.
+const LOG_LOOK: Duration = Duration::from_secs(1);
 /// How long a stop waits for what is under way.
 const STOPPING: Duration = Duration::from_secs(20);
 
@@ -46,6 +49,8 @@ pub struct AgentConfig {
     pub state: PathBuf,
     /// Where the hook of this node leaves what it could not tell the engine.
     pub spool: Option<PathBuf>,
+    /// The kernel's log, for XIDs: `/dev/kmsg`, or a FIFO or file in its place. None where another reads it.
+    pub kernel_log: Option<PathBuf>,
 }
 
 /// Why the agent cannot work.
@@ -87,7 +92,9 @@ pub struct Agent {
     tools: Arc<dyn NodeActuator>,
     clock: Arc<dyn Clock>,
     places: Arc<Semaphore>,
-    spool: Option<PathBuf>,
+    spools: Vec<PathBuf>,
+    state: PathBuf,
+    kernel_log: Option<PathBuf>,
     /// Orders that this process is at.
     under_way: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -103,8 +110,12 @@ impl Agent {
         let ledger = Ledger::open(&config.state)?;
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let under_way = Arc::default();
-        let spool = config.spool;
-        Ok(Self { node: config.node, key: config.key, link, ledger, tools, clock, places, spool, under_way })
+        let mut spools: Vec<PathBuf> = config.spool.into_iter().collect();
+        // What an earlier process found is carried also where the log is not read any more.
+        spools.push(KernelLog::spool(&config.state));
+        let (state, kernel_log) = (config.state, config.kernel_log);
+        let (node, key) = (config.node, config.key);
+        Ok(Self { node, key, link, ledger, tools, clock, places, spools, state, kernel_log, under_way })
     }
 
     fn under_way(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -116,9 +127,13 @@ impl Agent {
         self.own_up().await?;
         let mut work = JoinSet::new();
         let mut carrying = JoinSet::new();
-        if let Some(dir) = self.spool.clone() {
+        for dir in self.spools.clone() {
             let me = self.clone();
             carrying.spawn(async move { me.carry(dir).await });
+        }
+        if let Some(path) = self.kernel_log.clone() {
+            let me = self.clone();
+            carrying.spawn(async move { me.watch_kernel_log(path).await });
         }
         let mut pause = Duration::from_millis(500);
         let mut silent = false;
@@ -190,9 +205,30 @@ impl Agent {
         Ok(())
     }
 
-    /// Carries what the hook left to the engine, as long as the agent works.
+    /// Looks for XIDs in the kernel's log, as long as the agent works; what is found waits in the agent's own spool.
+    async fn watch_kernel_log(&self, path: PathBuf) {
+        let mut log = KernelLog::new(path, self.state.clone(), self.node.clone(), spool::boot());
+        loop {
+            let now = self.clock.now();
+            // A file in the place of the device may lie on a disk that hangs.
+            let looked = tokio::task::spawn_blocking(move || {
+                log.look(now, booted(now));
+                log
+            });
+            log = match looked.await {
+                Ok(log) => log,
+                Err(e) => {
+                    tracing::error!(event = "kernel_log", "the kernel log is not read any more: {e}");
+                    return;
+                }
+            };
+            tokio::time::sleep(LOG_LOOK).await;
+        }
+    }
+
+    /// Carries reports that wait to the engine, as long as the agent works.
     async fn carry(&self, dir: PathBuf) {
-        let boot = spool::boot();
+        let boot = spool::short(&spool::boot());
         loop {
             let (dir, boot, now) = (dir.clone(), boot.clone(), self.clock.now());
             // The directory may lie on a disk that hangs; then nothing is carried, and orders go on.
@@ -203,7 +239,7 @@ impl Agent {
                 match sent {
                     Ok(_) => spool::done(&report, false),
                     Err(LinkError::Refused { status: 400 | 413, text }) => {
-                        tracing::warn!(event = "report_refused", text, "a report of the hook was refused");
+                        tracing::warn!(event = "report_refused", text, "a report was refused");
                         spool::done(&report, true);
                     }
                     Err(_) => break,

@@ -62,7 +62,7 @@ struct Done {
 
 impl Done {
     /// Notes an order that is begun now; the answer to it where it must not be.
-    fn begin(&mut self, id: &str, now: Instant) -> Result<(), WorkResult> {
+    fn begin(&mut self, id: &str, now: Instant) -> Result<(), Box<WorkResult>> {
         while let Some((at, _)) = self.by_age.front()
             && now.saturating_duration_since(*at) > REMEMBERED
             && let Some((_, old)) = self.by_age.pop_front()
@@ -71,11 +71,12 @@ impl Done {
         }
         if self.ids.contains(id) {
             let why = "this order was carried out before: look what came of it, do not repeat";
-            return Err(WorkResult::Ambiguous(why.to_owned()));
+            return Err(Box::new(WorkResult::Ambiguous(why.to_owned())));
         }
         if self.ids.len() >= MAX_REMEMBERED {
-            let why = format!("{MAX_REMEMBERED} orders came within hours: something gives orders without end");
-            return Err(WorkResult::Refused(why));
+            let why =
+                format!("{MAX_REMEMBERED} orders came within hours: something gives orders without end");
+            return Err(Box::new(WorkResult::Refused(why)));
         }
         self.ids.insert(id.to_owned());
         self.by_age.push_back((now, id.to_owned()));
@@ -194,7 +195,7 @@ impl Inner {
     async fn change(&self, order: &WorkOrder, until: Until) -> WorkResult {
         let mut done = self.done.lock().await;
         if let Err(answer) = done.begin(&order.id, Instant::now()) {
-            return answer;
+            return *answer;
         }
         if until.passed() {
             return WorkResult::Refused("another order took all the time".to_owned());
@@ -211,7 +212,7 @@ impl Inner {
     async fn reset(&self, id: &str, uuid: &str, bus_id: &str, limit: Duration) -> WorkResult {
         let mut done = self.done.lock().await;
         if let Err(answer) = done.begin(id, Instant::now()) {
-            return answer;
+            return *answer;
         }
         let until = Until::after(limit);
         let mut steps = Vec::new();
@@ -515,7 +516,7 @@ mod tests {
         let mut done = Done::default();
         let start = Instant::now();
         assert_eq!(done.begin("a", start), Ok(()));
-        assert!(matches!(done.begin("a", start), Err(WorkResult::Ambiguous(_))));
+        assert!(matches!(*done.begin("a", start).unwrap_err(), WorkResult::Ambiguous(_)));
         let good = Duration::from_secs(MAX_ORDER_LIFE.as_secs().unsigned_abs());
         assert!(REMEMBERED > good + LONGEST);
         assert!(done.begin("a", start + REMEMBERED).is_err());
@@ -528,7 +529,7 @@ mod tests {
         let mut done = Done::default();
         let start = Instant::now();
         assert!((0..MAX_REMEMBERED).all(|i| done.begin(&i.to_string(), start).is_ok()));
-        assert!(matches!(done.begin("one more", start), Err(WorkResult::Refused(_))));
+        assert!(matches!(*done.begin("one more", start).unwrap_err(), WorkResult::Refused(_)));
         assert_eq!(done.begin("one more", start + REMEMBERED + Duration::from_secs(1)), Ok(()));
         assert_eq!(done.ids.len(), 1);
     }
