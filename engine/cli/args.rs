@@ -99,6 +99,12 @@ pub(crate) enum Verb {
     Actions(commands::actions::ActionsArgs),
     /// List the facts a condition may use.
     Facts(commands::facts::FactsArgs),
+    /// Say what an XID of the NVIDIA driver means, and what would be done.
+    Xid(commands::xid::XidArgs),
+    /// Say what a reason of a node means, and what would be done.
+    Reason(commands::reason::ReasonArgs),
+    /// Check what this site knows differently; list what is known.
+    Knowledge(commands::knowledge::KnowledgeArgs),
     /// Simulate clusters by the month, and check every rule at every event.
     Simulate(commands::simulate::SimulateArgs),
     /// Measure this machine and print the figures.

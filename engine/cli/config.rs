@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) playbooks: PlaybooksConfig,
     /// What the site allows.
     pub(crate) policy: PolicyConfig,
+    /// What the site knows differently.
+    pub(crate) knowledge: KnowledgeConfig,
     /// Time limits.
     pub(crate) engine: Times,
     /// Slurm.
@@ -82,6 +84,14 @@ pub(crate) struct PolicyConfig {
     pub(crate) path: Option<PathBuf>,
     /// topology.conf of Slurm, for policies whose racks come from it; slurmctld is asked where not set.
     pub(crate) topology: Option<PathBuf>,
+}
+
+/// What the site knows differently.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct KnowledgeConfig {
+    /// File that states the differences; only what comes with the program where not set.
+    pub(crate) site: Option<PathBuf>,
 }
 
 /// This host as a node.

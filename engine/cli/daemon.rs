@@ -72,7 +72,8 @@ impl Daemon {
         let engine = site.engine.clone().with_gate(Arc::clone(&gate) as _);
         let turn_limit = (round * 5).max(SignedDuration::from_secs(60));
         let interval = config.watch.lower()?.interval;
-        let watch = config.watch.build(&fleet, Arc::clone(&engine.ports.clock))?.map(Arc::new);
+        let reasons = crate::commands::knowledge::in_force(&config)?.reasons;
+        let watch = config.watch.build(&fleet, Arc::clone(&engine.ports.clock), reasons)?.map(Arc::new);
         // Age of Slurm's last answer from which the engine is not ready: three looks.
         let slurm_limit =
             SignedDuration::try_from(interval * 3 + Duration::from_secs(20)).unwrap_or(SignedDuration::MAX);

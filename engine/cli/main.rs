@@ -10,6 +10,7 @@ mod daemon;
 mod exit;
 mod fleet;
 mod identity;
+mod page;
 mod printer;
 mod remote;
 mod simulated;

@@ -4,7 +4,7 @@ use crate::exit::CliError;
 use crate::fleet::Fleet;
 use engine_core::incident::Alert;
 use engine_core::value::parse_duration;
-use engine_core::watch::{SlurmRules, gpu};
+use engine_core::watch::{Reasons, SlurmRules, gpu};
 use engine_runtime::engine::Engine;
 use engine_runtime::fleet::Watch;
 use engine_runtime::ports::{Clock, GpuTelemetry};
@@ -101,11 +101,15 @@ impl WatchConfig {
     }
 
     /// Builds the watch, unless all of it is off.
-    pub(crate) fn build(&self, fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Option<Watch>, CliError> {
+    pub(crate) fn build(
+        &self,
+        fleet: &Fleet,
+        clock: Arc<dyn Clock>,
+        reasons: Reasons,
+    ) -> Result<Option<Watch>, CliError> {
         if !self.slurm && self.gpus == Gpus::Off {
             return Ok(None);
         }
-        let reasons = engine_playbook::reasons::embedded().map_err(|e| CliError::caused("the watch", e))?;
         Ok(Some(Watch::new(Arc::clone(&fleet.log), clock, reasons, self.lower()?.rules, self.slurm)))
     }
 

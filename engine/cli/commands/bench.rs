@@ -152,7 +152,7 @@ fn fleet(nodes: usize, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), C
 
 /// Looks at the nodes again and again, as the watch does after each read; what it found stands from the second look on.
 fn watched(nodes: &[Node], rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
-    let reasons = engine_playbook::reasons::embedded().map_err(|e| CliError::caused("the watch", e))?;
+    let reasons = engine_playbook::knowledge::built_in().map_err(|e| CliError::caused("the watch", e))?.reasons;
     let (mut watch, mut standing, rules) = (SlurmWatch::default(), Standing::new(), SlurmRules::default());
     let mut values = Vec::new();
     for _ in 0..=rounds {

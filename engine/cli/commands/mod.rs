@@ -15,10 +15,12 @@ pub(crate) mod fmt;
 pub(crate) mod incidents;
 pub(crate) mod init;
 pub(crate) mod journal;
+pub(crate) mod knowledge;
 pub(crate) mod lint;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod read;
+pub(crate) mod reason;
 pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod runs;
@@ -29,6 +31,7 @@ pub(crate) mod simulate;
 pub(crate) mod ticket;
 pub(crate) mod token;
 pub(crate) mod why;
+pub(crate) mod xid;
 
 use crate::args::{Args, Verb};
 use crate::config::Cluster;
@@ -82,6 +85,9 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Explain(a) => explain::run(&a, printer),
         Verb::Actions(a) => actions::run(&a, printer),
         Verb::Facts(a) => facts::run(&a, printer),
+        Verb::Xid(a) => xid::run(&a, &global, printer),
+        Verb::Reason(a) => reason::run(&a, &global, printer),
+        Verb::Knowledge(a) => knowledge::run(&a, &global, printer),
         Verb::Bench(a) => bench::run(&a, &global, printer),
     }
 }

@@ -550,10 +550,10 @@ Bad:
 Good: `slurm.resume` alone. It proves the node healthy by itself, and otherwise the node is held.";
 }
 
-/// Every code of playbooks, policies and conditions, each table in order.
+/// Every code of playbooks, policies, knowledge and conditions, each table in order.
 pub fn all() -> impl Iterator<Item = Code> {
     let conditions = engine_core::condition::codes::CODES;
-    CODES.iter().chain(crate::policy::codes::CODES).chain(conditions).copied()
+    CODES.iter().chain(crate::policy::codes::CODES).chain(crate::knowledge::codes::CODES).chain(conditions).copied()
 }
 
 /// Returns the explanation of a code as a page of Markdown; case does not matter.
@@ -586,7 +586,7 @@ mod tests {
 
     #[test]
     fn codes_are_unique_and_ordered() {
-        for table in [CODES, crate::policy::codes::CODES] {
+        for table in [CODES, crate::policy::codes::CODES, crate::knowledge::codes::CODES] {
             let codes: Vec<_> = table.iter().map(|c| c.0).collect();
             assert!(codes.windows(2).all(|w| w[0] < w[1]), "{codes:?}");
         }

@@ -3,7 +3,7 @@
 use super::fault::Generation;
 use super::provenance::{SiteChange, Source, Table};
 use super::xid::{Disagreement, Drains, Status, Xid};
-use super::{HUMAN, Knowledge, NOTHING};
+use super::{CataloguePlaybook, HUMAN, Knowledge, NOTHING};
 use crate::watch::Pattern;
 use serde::Serialize;
 
@@ -113,6 +113,19 @@ fn unique<'a>(all: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
     out
 }
 
+fn about_154(branch: &str, driver: Option<u32>) -> String {
+    let from: Option<u32> = branch.strip_prefix('R').and_then(|n| n.parse().ok());
+    match (from, driver) {
+        (None, _) => "XID 154 follows with what the driver wants, and counts more".to_owned(),
+        (Some(from), Some(d)) if d < from => {
+            format!("drivers before {from} do not say by XID 154 what they want: read the recovery action")
+        }
+        (Some(from), _) => {
+            format!("from driver {from} on XID 154 follows with what the driver wants, and counts more")
+        }
+    }
+}
+
 impl Knowledge {
     /// Looks an XID up.
     pub fn xid(&self, code: u32, asked: GpuAsked<'_>) -> XidAnswer<'_> {
@@ -150,7 +163,7 @@ impl Knowledge {
         };
         match (xid.status, listed) {
             (Status::Unused, Listed::Older) => {
-                why.push("GPUs of this age used the code: see its causes".to_owned())
+                why.push("GPUs of this age used the code: see its causes".to_owned());
             }
             (Status::Unused, _) => {
                 why.push(
@@ -179,7 +192,7 @@ impl Knowledge {
             why.push("another XID of the same burst comes first; alone it only tells the job".to_owned());
         }
         if let Some(branch) = &xid.tells_154 {
-            why.push(self.about_154(branch, asked.driver));
+            why.push(about_154(branch, asked.driver));
         }
         why.push(format!("drain: {}", acts.drain.says()));
         let playbook = (verdict == Verdict::Playbook).then_some(acts.playbook.as_str());
@@ -188,6 +201,7 @@ impl Knowledge {
             acts.drain,
             Drains::Now | Drains::AfterJob | Drains::See48 | Drains::SeeValue | Drains::Decode
         ) && verdict == Verdict::Playbook
+            && book.is_some_and(CataloguePlaybook::mutates)
             && !xid.is_application();
         let fault = acts.fault.as_ref().and_then(|f| self.faults.get(f));
         let never = unique(fault.iter().flat_map(|f| &f.never).chain(book.iter().flat_map(|b| &b.never)));
@@ -219,21 +233,6 @@ impl Knowledge {
             _ if column == "older" => Listed::Older,
             Some(x) if x.gpus.iter().any(|g| g == column) => Listed::Yes,
             _ => Listed::No,
-        }
-    }
-
-    fn about_154(&self, branch: &str, driver: Option<u32>) -> String {
-        let from: Option<u32> = branch.strip_prefix('R').and_then(|n| n.parse().ok());
-        match (from, driver) {
-            (None, _) => "XID 154 follows with what the driver wants, and counts more".to_owned(),
-            (Some(from), Some(d)) if d < from => {
-                format!(
-                    "drivers before {from} do not say by XID 154 what they want: read the recovery action"
-                )
-            }
-            (Some(from), _) => {
-                format!("from driver {from} on XID 154 follows with what the driver wants, and counts more")
-            }
         }
     }
 

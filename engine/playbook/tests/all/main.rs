@@ -5,6 +5,7 @@
 mod documents;
 mod formatting;
 mod hostile;
+mod knowledge;
 mod libraries;
 mod policies;
 mod rendered;
