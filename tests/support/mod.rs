@@ -1,6 +1,9 @@
 //! What the suites share: running commands under a deadline, waiting, the lab, the fake tools.
 
+pub(crate) mod agents;
+pub(crate) mod cluster;
 pub(crate) mod cmd;
+pub(crate) mod exporter;
 pub(crate) mod fake;
 pub(crate) mod lab;
 pub(crate) mod product;

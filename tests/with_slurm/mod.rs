@@ -10,5 +10,7 @@ mod main_job;
 mod people;
 mod sick_controller;
 mod smoke;
+mod soak;
+mod sources;
 mod variants;
 mod wrappers;
