@@ -122,6 +122,10 @@ pub(crate) struct AgentConfig {
     pub(crate) key: Option<PathBuf>,
     /// Certificates that are believed, PEM.
     pub(crate) ca: Option<PathBuf>,
+    /// This node's own certificate, PEM, where the engine demands one.
+    pub(crate) certificate: Option<PathBuf>,
+    /// Key of that certificate, PEM.
+    pub(crate) certificate_key: Option<PathBuf>,
     /// Where the agent writes down what it has begun.
     pub(crate) state: Option<PathBuf>,
     /// Where the hook of this node leaves what it could not tell the engine.
@@ -238,6 +242,9 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
             .with_hint("docs/guide/server.md explains each key"));
     }
     config.watch.lower()?;
+    if config.agent.certificate.is_some() != config.agent.certificate_key.is_some() {
+        return Err(CliError::usage("agent.certificate and agent.certificate_key belong together"));
+    }
     if config.agent.kernel_log.as_ref().is_some_and(|p| !p.is_absolute() && p.as_os_str() != OFF) {
         return Err(CliError::usage(
             "agent.kernel_log: give an absolute path, such as /dev/kmsg, or \"off\"",

@@ -19,8 +19,9 @@ use engine_runtime::fleet::{ByFault, Watch};
 use engine_runtime::system::SystemClock;
 use engine_server::sources::Source;
 use engine_server::{
-    Authority, BindError, Bound, Current, Desk, GateNow, Happening, Health, Parts, PlaybooksNow, Server,
-    SourceTable, Telemetry, TicketDesk, TlsNow, TokenStore, bind_net, bind_socket, read_secret,
+    Authority, BindError, Bound, Current, Desk, GateNow, Happening, Health, Listen, Parts, PlaybooksNow,
+    Server, SourceTable, Telemetry, TicketDesk, TlsNow, TokenStore, bind_net, bind_socket, open_files,
+    read_secret,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::path::{Path, PathBuf};
@@ -98,9 +99,14 @@ impl Daemon {
             tokens,
             tickets: Arc::new(Current::new(Arc::new(tickets(&config)?))),
             orders: site.orders.clone(),
+            node_certificates: config
+                .server
+                .client_ca
+                .is_some()
+                .then(|| config.server.client_domains.clone()),
             sources: Arc::new(Current::new(Arc::new(sources(&config)?))),
             open_metrics: config.server.open_metrics,
-            limits: config.server.limits(),
+            limits: config.server.limits().within(open_files()),
             // The simulated cluster keeps its journal in a file only where one is named.
             journal: site.journal_path.as_deref().or(global.journal.as_deref()).map(shown),
             simulated: site.slurm.is_none(),
@@ -170,10 +176,15 @@ impl Daemon {
         let fresh = read.await.map_err(|e| CliError::caused("the configuration was not read", e))??;
         let layout =
             layout_of(&fresh.policy, fresh.config.policy.topology.as_deref(), site.slurm.as_ref()).await;
-        if let (Some(tls), Some(c), Some(k)) =
-            (&self.tls, &fresh.config.server.tls_certificate, &fresh.config.server.tls_key)
+        if let (Some(tls), Ok(Some(Listen::Tls { mut files, .. }))) =
+            (&self.tls, fresh.config.server.listen())
         {
-            tls.reload(c, k).map_err(|e| wrong("server.tls_certificate", e))?;
+            // Whether nodes show certificates at all is a matter of a restart.
+            if self.running.server.client_ca.is_some() != files.client_ca.is_some() {
+                files.client_ca.clone_from(&self.running.server.client_ca);
+                files.client_crl.clone_from(&self.running.server.client_crl);
+            }
+            tls.reload(&files).map_err(|e| wrong("server.tls_certificate", e))?;
         }
         let parts = self.server.parts();
         let before = parts.sources.get();
@@ -281,6 +292,10 @@ fn needs_restart(running: &Config, fresh: &Config) -> Vec<&'static str> {
     if running.server.tls_certificate.is_some() && fresh.server.tls_certificate.is_some() {
         faces.tls_certificate.clone_from(&running.server.tls_certificate);
         faces.tls_key.clone_from(&running.server.tls_key);
+        if running.server.client_ca.is_some() && fresh.server.client_ca.is_some() {
+            faces.client_ca.clone_from(&running.server.client_ca);
+            faces.client_crl.clone_from(&running.server.client_crl);
+        }
     }
     let differs = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
     [

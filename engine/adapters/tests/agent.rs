@@ -150,6 +150,7 @@ fn agent(url: &str, state: &Path, tools: &Arc<Tools>) -> Agent {
     let config = AgentConfig {
         engine: url.to_owned(),
         ca: None,
+        identity: None,
         node: node("gpu001"),
         key: key_of("gpu001"),
         state: state.to_owned(),

@@ -119,6 +119,12 @@ fn secret(global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
+/// Reads a file of certificates or a key.
+fn pem(key: &str, path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path)
+        .map_err(|e| CliError::caused(format!("{key} {}", path.display()), e).with_exit(Exit::Usage))
+}
+
 async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     let mut term = signal(SignalKind::terminate()).map_err(|e| CliError::caused("signals", e))?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| CliError::caused("signals", e))?;
@@ -135,13 +141,15 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
     })?;
     let key = NodeKey::parse(&String::from_utf8_lossy(&key))
         .map_err(|e| CliError::caused(own.display().to_string(), e).with_exit(Exit::Usage))?;
-    let ca = match &config.agent.ca {
-        None => None,
-        Some(path) => {
-            let pem = std::fs::read(path);
-            let fail = |e| CliError::caused(format!("agent.ca {}", path.display()), e).with_exit(Exit::Usage);
-            Some(pem.map_err(fail)?)
+    let ca = config.agent.ca.as_deref().map(|path| pem("agent.ca", path)).transpose()?;
+    let identity = match (&config.agent.certificate, &config.agent.certificate_key) {
+        (Some(certificate), Some(key)) => {
+            let mut both = pem("agent.certificate", certificate)?;
+            both.push(b'\n');
+            both.extend(pem("agent.certificate_key", key)?);
+            Some(both)
         }
+        _ => None,
     };
     let node = local_name(&config)?;
     let state =
@@ -150,8 +158,16 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
     let spool = Some(config.agent.spool.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)));
     let log = config.agent.kernel_log.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_KERNEL_LOG));
     let kernel_log = (log.as_os_str() != config::OFF).then_some(log);
-    let settings =
-        AgentConfig { engine: engine.clone(), ca, node: node.clone(), key, state, spool, kernel_log };
+    let settings = AgentConfig {
+        engine: engine.clone(),
+        ca,
+        identity,
+        node: node.clone(),
+        key,
+        state,
+        spool,
+        kernel_log,
+    };
     let agent = Agent::new(settings, tools, Arc::new(SystemClock))
         .map_err(|e| CliError::caused("the agent cannot start", e).with_exit(Exit::Usage))?;
     printer.say(format!("agent of {node}, orders from {}; ctrl-c stops", tame(&engine)));

@@ -1,20 +1,24 @@
 //! Where connections come in: the UNIX socket and the TCP listener. Each connection has a place in a bounded crowd, a
 //! deadline for every head of a request, and an end.
 
+use crate::certificate;
+use crate::crowd::Place;
 use crate::happening::Happening;
 use crate::peer::Peer;
 use crate::server::Server;
 use crate::settings::Listen;
 use crate::tls::{TlsError, TlsNow};
-use axum::{Extension, Router};
+use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -108,7 +112,7 @@ pub fn bind_socket(path: &Path) -> Result<Bound, BindError> {
 pub async fn bind_net(listen: &Listen) -> Result<Bound, BindError> {
     let (at, tls) = match listen {
         Listen::Plain(at) => (at, None),
-        Listen::Tls { at, certificate, key } => (at, Some(Arc::new(TlsNow::read(certificate, key)?))),
+        Listen::Tls { at, files } => (at, Some(Arc::new(TlsNow::read(files)?))),
     };
     let listener =
         TcpListener::bind(at).await.map_err(|source| BindError::Net { at: at.to_string(), source })?;
@@ -130,12 +134,18 @@ impl Bound {
 
 /// Takes connections until the engine stops; what is under way is answered.
 pub(crate) async fn accept(bound: Bound, server: Arc<Server>, stop: watch::Receiver<bool>) {
-    let crowd = Arc::new(Crowd::new(server.limits().connections, server.limits().per_peer));
+    let crowd = Arc::clone(server.crowd(matches!(bound, Bound::Net { .. })));
     let router = server.router();
     let mut ends = stop.clone();
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
+        // A place at the door first: who finds none waits in the kernel's queue.
+        let door = tokio::select! {
+            () = stopped(&mut ends) => break,
+            door = crowd.door() => door,
+        };
+        let Some(door) = door else { break };
         tokio::select! {
             () = stopped(&mut ends) => break,
             came = next(&bound) => match came {
@@ -145,21 +155,26 @@ pub(crate) async fn accept(bound: Bound, server: Arc<Server>, stop: watch::Recei
                 }
                 Ok((io, peer, tls)) => {
                     let face = if matches!(peer, Peer::Socket { .. }) { "socket" } else { "net" };
-                    let Some(place) = crowd.enter(&peer.key()) else {
+                    let Ok(place) = crowd.enter(door, &peer.key()) else {
                         server.parts().telemetry.tell(&Happening::TurnedAway { face, who: peer.key() });
                         continue;
                     };
                     let (server, router, stop) = (Arc::clone(&server), router.clone(), stop.clone());
                     tasks.spawn(async move {
-                        let _place = place;
                         let limits = server.limits();
+                        let known = |peer| Known { router, peer, place: Arc::new(place) };
                         match (io, tls) {
-                            (Io::Socket(s), _) => converse(s, router, peer, limits, stop).await,
-                            (Io::Net(s), None) => converse(s, router, peer, limits, stop).await,
+                            (Io::Socket(s), _) => converse(s, known(peer), limits, stop).await,
+                            (Io::Net(s), None) => converse(s, known(peer), limits, stop).await,
                             (Io::Net(s), Some(tls)) => {
                                 let hello = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(s)).await;
                                 match hello {
-                                    Ok(Ok(s)) => converse(s, router, peer, limits, stop).await,
+                                    Ok(Ok(s)) => {
+                                        let shown = s.get_ref().1.peer_certificates().and_then(|c| c.first());
+                                        let names = shown.map(|c| Arc::new(certificate::names(c)));
+                                        let peer = peer.showing(names);
+                                        converse(s, known(peer), limits, stop).await;
+                                    }
                                     Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
                                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                                 }
@@ -200,22 +215,40 @@ async fn next(bound: &Bound) -> std::io::Result<(Io, Peer, Option<Arc<TlsNow>>)>
         Bound::Net { listener, tls } => {
             let (stream, from) = listener.accept().await?;
             let _ = stream.set_nodelay(true);
-            Ok((Io::Net(stream), Peer::Net { address: from.ip() }, tls.clone()))
+            Ok((Io::Net(stream), Peer::Net { address: from.ip(), certificate: None }, tls.clone()))
         }
+    }
+}
+
+/// The routes for one connection: each request knows whose it is and which place it has.
+#[derive(Clone)]
+struct Known {
+    router: Router,
+    peer: Peer,
+    place: Arc<Place>,
+}
+
+impl Service<Request<Incoming>> for Known {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(Arc::clone(&self.place));
+        TowerToHyperService::new(self.router.clone()).call(request)
     }
 }
 
 /// Serves one connection.
 async fn converse<S>(
     stream: S,
-    router: Router,
-    peer: Peer,
+    service: Known,
     limits: &crate::settings::Limits,
     mut stop: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let conn = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
@@ -240,67 +273,9 @@ async fn converse<S>(
     }
 }
 
-/// Who is connected.
-#[derive(Debug)]
-struct Crowd {
-    most: usize,
-    per_peer: usize,
-    inside: Mutex<BTreeMap<String, usize>>,
-}
-
-/// A place in the crowd; free again when it is dropped.
-struct Place {
-    crowd: Arc<Crowd>,
-    peer: String,
-}
-
-impl Crowd {
-    fn new(most: usize, per_peer: usize) -> Self {
-        Self { most, per_peer, inside: Mutex::default() }
-    }
-
-    fn enter(self: &Arc<Self>, peer: &str) -> Option<Place> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.values().sum::<usize>() >= self.most {
-            return None;
-        }
-        let own = inside.entry(peer.to_owned()).or_insert(0);
-        if *own >= self.per_peer {
-            return None;
-        }
-        *own += 1;
-        Some(Place { crowd: Arc::clone(self), peer: peer.to_owned() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut inside = self.crowd.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = inside.get_mut(&self.peer) {
-            *n -= 1;
-            if *n == 0 {
-                inside.remove(&self.peer);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_crowd_is_bounded_and_no_peer_fills_it_alone() {
-        let crowd = Arc::new(Crowd::new(3, 2));
-        let a: Vec<Option<Place>> = (0..3).map(|_| crowd.enter("a")).collect();
-        assert!(a[0].is_some() && a[1].is_some() && a[2].is_none());
-        let b = crowd.enter("b");
-        assert!(b.is_some() && crowd.enter("c").is_none());
-        drop(a);
-        assert!(crowd.enter("c").is_some());
-        drop(b);
-        assert!(crowd.inside.lock().unwrap().is_empty());
-    }
 
     #[tokio::test]
     async fn a_socket_that_a_dead_engine_left_is_replaced_and_a_living_one_is_kept() {

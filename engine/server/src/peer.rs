@@ -24,6 +24,8 @@ pub(crate) enum Peer {
     Net {
         /// Address of the sender, or of the proxy before it.
         address: IpAddr,
+        /// Names in the certificate that it showed, if it showed one that holds.
+        certificate: Option<Arc<Vec<String>>>,
     },
 }
 
@@ -32,11 +34,19 @@ impl Peer {
         Self::Socket { uid, gid, known: Arc::default() }
     }
 
+    /// The same with the names of the certificate that it showed.
+    pub(crate) fn showing(self, names: Option<Arc<Vec<String>>>) -> Self {
+        match self {
+            Self::Net { address, .. } => Self::Net { address, certificate: names },
+            socket @ Self::Socket { .. } => socket,
+        }
+    }
+
     /// Names the source of a request for limits: a user or an address.
     pub(crate) fn key(&self) -> String {
         match self {
             Self::Socket { uid, .. } => format!("uid {uid}"),
-            Self::Net { address } => address.to_string(),
+            Self::Net { address, .. } => address.to_string(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::authority::Authority;
 use crate::caller::Caller;
+use crate::crowd::Crowd;
 use crate::current::Current;
 use crate::desk::Desk;
 use crate::happening::{Happening, Telemetry};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub tickets: Arc<Current<Option<TicketDesk>>>,
     /// Orders for nodes with agents, where the site has any.
     pub orders: Option<Arc<Mailbox>>,
+    /// Domains of nodes whose agents must show a certificate; `None` where they show none.
+    pub node_certificates: Option<Vec<String>>,
     /// Sources of alerts.
     pub sources: Arc<Current<SourceTable>>,
     /// Whether `/metrics` is for everybody who reaches the listener.
@@ -91,6 +94,8 @@ pub struct Server {
     parts: Parts,
     refusals: Senders,
     bodies: Arc<Semaphore>,
+    socket: Arc<Crowd>,
+    net: Arc<Crowd>,
 }
 
 /// Serves on every face until `stop` turns true.
@@ -109,7 +114,10 @@ impl Server {
         let refusals = f64::from(parts.limits.refusals);
         let refusals = Senders::new(Pace { size: refusals, per_second: refusals / 60.0 });
         let bodies = Arc::new(Semaphore::new(parts.limits.body_memory.div_ceil(ROOM)));
-        Arc::new(Self { parts, refusals, bodies })
+        let l = &parts.limits;
+        let crowd = || Crowd::new(l.connections, l.per_peer, l.agent_connections);
+        let (socket, net) = (crowd(), crowd());
+        Arc::new(Self { parts, refusals, bodies, socket, net })
     }
 
     /// Returns what is served.
@@ -119,6 +127,11 @@ impl Server {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.parts.limits
+    }
+
+    /// Returns who is connected to a face.
+    pub(crate) fn crowd(&self, net: bool) -> &Arc<Crowd> {
+        if net { &self.net } else { &self.socket }
     }
 
     /// Returns the routes.

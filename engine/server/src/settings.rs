@@ -1,11 +1,19 @@
 //! The section `[server]` of the configuration, and the bounds of the faces.
 
 use crate::sources::{SourceConfig, SourceSettings};
+use crate::tls::TlsFiles;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Files beside connections of people and agents: those who arrive at both faces, the journal, pipes of programs.
+const OTHER_FILES: usize = 2 * 512 + 1_024;
+/// Agents that are let in however few files may be open.
+const MIN_AGENTS: usize = 64;
+/// Files that the process asks to be allowed to open.
+const WANTED_FILES: u64 = 65_536;
 
 /// The section `[server]` as it is written.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -25,8 +33,16 @@ pub struct ServerSettings {
     pub ticket_key: Option<PathBuf>,
     /// Whether `/metrics` is read on the listener without a token.
     pub open_metrics: bool,
-    /// Connections at a time, for each face.
+    /// CAs of the certificates that agents must show, PEM. None where they show no certificate.
+    pub client_ca: Option<PathBuf>,
+    /// Certificates of nodes that do not count any more, PEM.
+    pub client_crl: Option<PathBuf>,
+    /// Domains of hosts: `gpu001.cluster.example.org` is node `gpu001` with `cluster.example.org` here.
+    pub client_domains: Vec<String>,
+    /// Connections of people and programs at a time, for each face.
     pub max_connections: Option<u16>,
+    /// Connections of agents at a time.
+    pub max_agent_connections: Option<u32>,
     /// The largest post of alerts, in MiB.
     pub max_body_mib: Option<u16>,
     /// Sources of alerts by the last part of their path.
@@ -47,18 +63,18 @@ pub enum Listen {
     Tls {
         /// Where.
         at: SocketAddr,
-        /// Certificate chain.
-        certificate: PathBuf,
-        /// Key.
-        key: PathBuf,
+        /// Its files.
+        files: TlsFiles,
     },
 }
 
 /// Bounds of the faces. Everything has one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Connections at a time, for each face.
+    /// Connections of people and programs at a time, for each face.
     pub connections: usize,
+    /// Connections of agents at a time, for each face.
+    pub agent_connections: usize,
     /// Connections at a time of one user of the socket, or one address.
     pub per_peer: usize,
     /// Header fields of a request.
@@ -85,6 +101,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
+            agent_connections: 20_000,
             per_peer: 64,
             headers: 64,
             header_bytes: 16 << 10,
@@ -110,6 +127,8 @@ impl ServerSettings {
             ("socket", &self.socket),
             ("tls_certificate", &self.tls_certificate),
             ("tls_key", &self.tls_key),
+            ("client_ca", &self.client_ca),
+            ("client_crl", &self.client_crl),
             ("tokens", &self.tokens),
             ("ticket_key", &self.ticket_key),
         ] {
@@ -119,6 +138,15 @@ impl ServerSettings {
         }
         if self.max_connections.is_some_and(|n| n < 8) {
             wrong.push("max_connections: at least 8".to_owned());
+        }
+        if self.max_agent_connections.is_some_and(|n| !(1..=100_000).contains(&n)) {
+            wrong.push("max_agent_connections: 1 to 100000".to_owned());
+        }
+        if self.client_ca.is_some() && self.tls_certificate.is_none() {
+            wrong.push("client_ca: certificates are shown over TLS only; give tls_certificate".to_owned());
+        }
+        if self.client_ca.is_none() && (self.client_crl.is_some() || !self.client_domains.is_empty()) {
+            wrong.push("client_ca: client_crl and client_domains say nothing without it".to_owned());
         }
         if self.max_body_mib.is_some_and(|n| !(1..=32).contains(&n)) {
             wrong.push("max_body_mib: 1 to 32".to_owned());
@@ -134,7 +162,13 @@ impl ServerSettings {
         let Some(at) = self.listen else { return Ok(None) };
         match (&self.tls_certificate, &self.tls_key) {
             (Some(certificate), Some(key)) => {
-                Ok(Some(Listen::Tls { at, certificate: certificate.clone(), key: key.clone() }))
+                let files = TlsFiles {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    client_ca: self.client_ca.clone(),
+                    client_crl: self.client_crl.clone(),
+                };
+                Ok(Some(Listen::Tls { at, files }))
             }
             (None, None) if is_loopback(at.ip()) => Ok(Some(Listen::Plain(at))),
             (None, None) => Err(SettingsError(format!(
@@ -150,6 +184,9 @@ impl ServerSettings {
         if let Some(n) = self.max_connections {
             limits.connections = n.into();
             limits.per_peer = limits.per_peer.min(limits.connections);
+        }
+        if let Some(n) = self.max_agent_connections {
+            limits.agent_connections = n as usize;
         }
         if let Some(mib) = self.max_body_mib {
             limits.alert_bytes = usize::from(mib) << 20;
@@ -175,6 +212,25 @@ impl ServerSettings {
         }
         if wrong.is_empty() { Ok(out) } else { Err(SettingsError(wrong.join("; server."))) }
     }
+}
+
+impl Limits {
+    /// Lowers the number of agents to what so many open files allow, beside everything else that the engine opens.
+    #[must_use]
+    pub fn within(mut self, files: u64) -> Self {
+        let others = 2 * self.connections + OTHER_FILES;
+        let left = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(others);
+        self.agent_connections = self.agent_connections.min(left.max(MIN_AGENTS));
+        self
+    }
+}
+
+/// Lets this process open as many files as it may, up to what the most agents need. Returns how many it can open now.
+pub fn open_files() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let wanted = WANTED_FILES.min(most);
+    if now < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, most).is_ok() { wanted } else { now }
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -204,6 +260,31 @@ mod tests {
             ..at("0.0.0.0:1")
         };
         assert!(matches!(tls.listen(), Ok(Some(Listen::Tls { .. }))) && tls.check().is_ok());
+    }
+
+    #[test]
+    fn agents_never_take_the_files_of_everybody_else() {
+        let of = |files| Limits::default().within(files).agent_connections;
+        assert_eq!(of(65_536), 20_000);
+        assert_eq!(of(8_192), 8_192 - 512 - OTHER_FILES);
+        assert_eq!(of(1_024), MIN_AGENTS);
+        assert!(open_files() > 0);
+    }
+
+    #[test]
+    fn certificates_of_nodes_need_tls() {
+        let on = |ca: bool, tls: bool, crl: bool| ServerSettings {
+            client_ca: ca.then(|| "/ca".into()),
+            client_crl: crl.then(|| "/crl".into()),
+            tls_certificate: tls.then(|| "/c".into()),
+            tls_key: tls.then(|| "/k".into()),
+            listen: Some("127.0.0.1:1".parse().unwrap()),
+            ..Default::default()
+        };
+        assert!(on(true, true, true).check().is_ok() && on(true, true, false).check().is_ok());
+        for wrong in [on(true, false, false), on(false, true, true)] {
+            assert!(wrong.check().unwrap_err().to_string().contains("server.client_ca"), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What `/metrics` reads at the moment it is asked: the fold of the fleet's record, locks, the last look at the cluster,
 //! and how long ago each source was heard.
 
+use crate::crowd::Room;
 use crate::desk::MAX_LISTED;
 use crate::exposition::{Form, Values, write};
 use crate::happening::FAMILIES;
@@ -11,6 +12,8 @@ use engine_core::incident::{FleetState, Phase, Subject};
 use engine_core::policy::{Fleet, GroupKind, Policy};
 use std::collections::BTreeMap;
 
+/// An agent asks at least each 25 s; one that was not heard for so long is silent.
+const AGENT_SILENT: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 /// Partitions whose budget is told, at most.
 const MAX_PARTITIONS: usize = 100;
 
@@ -36,6 +39,8 @@ gauges! {
     BUDGET = "slurmedic_budget_nodes", "", "Nodes that may be out of service, by budget.", ["budget"];
     SOURCE_AGE = "slurmedic_source_age_seconds", "seconds", "Time since a source was last heard; since the start where it never was.", ["source"];
     SOURCE_STALE = "slurmedic_source_stale", "", "One where a source is silent for longer than it should be.", ["source"];
+    AGENTS = "slurmedic_agents", "", "Agents of nodes that were heard within a day, by whether they ask for orders now.", ["state"];
+    CONNECTIONS = "slurmedic_connections", "", "Open connections, by face and whose they are.", ["face", "of"];
     READY = "slurmedic_ready", "", "One where a part of the engine is well.", ["part"];
 }
 
@@ -90,6 +95,22 @@ pub(crate) async fn text(server: &Server, form: Form) -> String {
     if let Some(at) = parts.health.exporters_at() {
         ages.push((vec!["exporters".to_owned()], age(Some(at))));
     }
+    if let Some(orders) = &parts.orders {
+        let seen = orders.silence(parts.desk.engine().ports.clock.now(), AGENT_SILENT);
+        let state = |word: &str, n: usize| (vec![word.to_owned()], n as f64);
+        add(&AGENTS, vec![state("heard", seen.agents - seen.silent), state("silent", seen.silent)]);
+        if seen.agents > 0 {
+            ages.push((vec!["agents".to_owned()], seen.longest.as_secs_f64().max(0.0)));
+            stale.push((vec!["agents".to_owned()], f64::from(u8::from(seen.silent > 0))));
+        }
+    }
+    let rooms = [("socket", false), ("net", true)].into_iter().flat_map(|(face, net)| {
+        Room::ALL.map(|room| {
+            let of = vec![face.to_owned(), room.as_str().to_owned()];
+            (of, server.crowd(net).count(room) as f64)
+        })
+    });
+    add(&CONNECTIONS, rooms.collect());
     for (name, source) in parts.sources.get().iter() {
         ages.push((vec![name.clone()], age(source.heard_at())));
         if let Some(is) = source.is_stale(started, now) {

@@ -40,10 +40,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Prepares it; connects to nothing. `ca` is a file of certificates, the only ones that are believed.
+    /// Prepares it; connects to nothing. `ca` is a file of certificates, the only ones that are believed; `identity` the
+    /// node's own certificate with its key.
     pub(crate) fn new(
         base: &str,
         ca: Option<&[u8]>,
+        identity: Option<&[u8]>,
         node: NodeName,
         key: NodeKey,
     ) -> Result<Self, LinkError> {
@@ -67,7 +69,15 @@ impl Link {
             // Plain HTTP must not depend on the certificates of this machine.
             builder = builder.tls_certs_only(std::iter::empty());
         }
-        let client = builder.build().map_err(|e| address(e.to_string()))?;
+        if let Some(pem) = identity {
+            if url.scheme() != "https" {
+                return Err(address("a certificate is shown over https:// only".to_owned()));
+            }
+            let own = reqwest::Identity::from_pem(pem)
+                .map_err(|e| address(format!("the certificate of this node and its key: {}", chain(&e))))?;
+            builder = builder.identity(own);
+        }
+        let client = builder.build().map_err(|e| address(chain(&e)))?;
         Ok(Self { client, base, node, key })
     }
 

@@ -41,6 +41,8 @@ pub struct AgentConfig {
     pub engine: String,
     /// Certificates that are believed, in PEM; those of the host where not given.
     pub ca: Option<Vec<u8>>,
+    /// This node's own certificate with its chain and its key, in PEM; none where the engine demands none.
+    pub identity: Option<Vec<u8>>,
     /// This node's name in slurm.conf.
     pub node: NodeName,
     /// This node's key.
@@ -106,7 +108,8 @@ impl Agent {
         tools: Arc<dyn NodeActuator>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AgentError> {
-        let link = Link::new(&config.engine, config.ca.as_deref(), config.node.clone(), config.key.clone())?;
+        let (ca, identity) = (config.ca.as_deref(), config.identity.as_deref());
+        let link = Link::new(&config.engine, ca, identity, config.node.clone(), config.key.clone())?;
         let ledger = Ledger::open(&config.state)?;
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let under_way = Arc::default();
@@ -170,7 +173,7 @@ impl Agent {
                     }
                     silent = true;
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep(scattered(pause)) => {}
                         _ = stop.changed() => break,
                     }
                     pause = (pause * 2).min(MAX_PAUSE);
@@ -339,6 +342,12 @@ impl Agent {
         }
         false
     }
+}
+
+/// Half to the whole of a pause: the agents of a cluster that lost their engine together do not come back together.
+fn scattered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Keeps a result within what travels.

@@ -17,6 +17,8 @@ const MAX_NODES: usize = 20_000;
 const MAX_NONCES: usize = 200_000;
 /// How long a nonce is remembered: longer than a request is good.
 const NONCE_LIFE: SignedDuration = SignedDuration::from_mins(3);
+/// Time after which a silent agent is forgotten: its node is gone.
+const FORGET: SignedDuration = SignedDuration::from_hours(24);
 /// Time added to an order's own limit for the way to the node and back.
 const WAY: SignedDuration = SignedDuration::from_secs(60);
 
@@ -25,6 +27,17 @@ const WAY: SignedDuration = SignedDuration::from_secs(60);
 pub struct AgentSeen {
     /// When it asked for orders last.
     pub at: Timestamp,
+}
+
+/// How long agents are silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Silence {
+    /// Agents that were heard within the last day.
+    pub agents: usize,
+    /// Those of them that are silent for longer than they should be.
+    pub silent: usize,
+    /// Time since the one was heard that is silent longest; zero without agents.
+    pub longest: SignedDuration,
 }
 
 /// What a fetch came to.
@@ -63,6 +76,17 @@ struct Inner {
     nodes: BTreeMap<NodeName, Slot>,
     nonces: BTreeMap<(String, String), Timestamp>,
     by_age: VecDeque<(Timestamp, (String, String))>,
+}
+
+impl Inner {
+    /// Forgets nodes that are gone.
+    fn forget(&mut self, now: Timestamp) {
+        self.nodes.retain(|_, s| {
+            !s.queue.is_empty()
+                || !s.out.is_empty()
+                || s.seen.is_some_and(|at| now.duration_since(at) <= FORGET)
+        });
+    }
 }
 
 /// The mailbox.
@@ -120,12 +144,30 @@ impl Mailbox {
             return Err(BadOrder::Forged);
         }
         inner.by_age.push_back((now, nonce));
+        if let Some(slot) = inner.nodes.get_mut(node) {
+            slot.seen = Some(now);
+        }
         Ok(())
     }
 
     /// Says when a node's agent was heard last.
     pub fn seen(&self, node: &NodeName) -> Option<AgentSeen> {
         self.lock().nodes.get(node).and_then(|s| s.seen).map(|at| AgentSeen { at })
+    }
+
+    /// Says how long agents are silent; one that is for longer than `limit` should have asked again. Those of nodes that
+    /// are gone for a day are forgotten.
+    pub fn silence(&self, now: Timestamp, limit: SignedDuration) -> Silence {
+        let mut inner = self.lock();
+        inner.forget(now);
+        let mut out = Silence::default();
+        for at in inner.nodes.values().filter_map(|s| s.seen) {
+            let age = now.duration_since(at);
+            out.agents += 1;
+            out.silent += usize::from(age > limit);
+            out.longest = out.longest.max(age);
+        }
+        out
     }
 
     /// Counts the nodes whose agents were heard since `since`, and the orders that wait or are under way.
@@ -148,7 +190,10 @@ impl Mailbox {
             let bell = {
                 let mut inner = self.lock();
                 if !inner.nodes.contains_key(node) && inner.nodes.len() >= MAX_NODES {
-                    return Ok(Fetched::Nothing);
+                    inner.forget(now());
+                    if inner.nodes.len() >= MAX_NODES {
+                        return Ok(Fetched::Nothing);
+                    }
                 }
                 let slot = inner.nodes.entry(node.clone()).or_default();
                 slot.seen = Some(now());
@@ -370,6 +415,21 @@ mod tests {
         let one_more = nodes.perform(&order("more", "gpu001")).await;
         assert!(matches!(&one_more, WorkResult::Refused(w) if w.contains("too many")), "{one_more:?}");
         assert_eq!(nodes.perform(&order("own", "head")).await, WorkResult::Restored(vec!["own".into()]));
+    }
+
+    #[tokio::test]
+    async fn silence_is_told_and_what_is_gone_for_a_day_is_forgotten() {
+        let (mailbox, _) = site();
+        let (start, limit) = (Timestamp::now(), SignedDuration::from_secs(30));
+        assert_eq!(mailbox.silence(start, limit), Silence::default());
+        for (name, at) in [("gpu001", start), ("gpu002", start + SignedDuration::from_secs(60))] {
+            mailbox.fetch(&node(name), Duration::ZERO, || at).await.unwrap();
+        }
+        let at = start + SignedDuration::from_secs(70);
+        let longest = SignedDuration::from_secs(70);
+        assert_eq!(mailbox.silence(at, limit), Silence { agents: 2, silent: 1, longest });
+        let later = start + FORGET + SignedDuration::from_secs(1);
+        assert_eq!(mailbox.silence(later, limit).agents, 1, "the other was heard a minute later");
     }
 
     #[test]

@@ -17,4 +17,4 @@ pub use actuator::AgentNodes;
 pub use key::{
     BadOrder, MAX_ORDER, MAX_ORDER_LIFE, MIN_MASTER, NodeKey, OrderMaster, RequestMark, SignedOrder,
 };
-pub use mailbox::{AgentSeen, Answered, Fetched, MAX_WAITING_ORDERS, Mailbox};
+pub use mailbox::{AgentSeen, Answered, Fetched, MAX_WAITING_ORDERS, Mailbox, Silence};

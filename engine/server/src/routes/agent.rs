@@ -3,6 +3,8 @@
 
 use super::{push, read_json};
 use crate::alerts::NotTaken;
+use crate::certificate;
+use crate::crowd::{Place, Room};
 use crate::documents::AlertsTaken;
 use crate::happening::Happening;
 use crate::peer::Peer;
@@ -26,6 +28,8 @@ const MAX_HOLD: u64 = 30;
 const MAX_ANSWER: usize = 33 << 20;
 /// The largest report of a hook, in bytes.
 const MAX_REPORT: usize = 512 << 10;
+/// Time for the body of a request.
+const MAX_ARRIVING: Duration = Duration::from_secs(60);
 /// Length of a complaint that goes to the log.
 const MAX_WHY: usize = 300;
 
@@ -58,7 +62,7 @@ pub(super) struct Heard {
 /// Finds out which node asks, and reads the body that its signature is over.
 async fn node_of(
     server: &Server,
-    peer: &Peer,
+    (peer, place): (&Peer, &Place),
     uri: &Uri,
     headers: &HeaderMap,
     body: Body,
@@ -81,14 +85,31 @@ async fn node_of(
     let Ok(node) = NodeName::new(name) else {
         return Err(server.refused(peer, "this is no name of a node"));
     };
+    if let Some(domains) = &server.parts().node_certificates {
+        let Peer::Net { certificate: Some(names), .. } = peer else {
+            let why = "agents show a certificate here: set agent.certificate and agent.certificate_key";
+            return Err(server.refused(peer, format!("{node} shows none: {why}")));
+        };
+        if !certificate::is_for(names, node.as_str(), domains) {
+            let why = "the certificate is another node's: give each node its own, and its domain in server.client_domains";
+            return Err(server.refused(peer, format!("{why} ({node})")));
+        }
+    }
     if nonce.is_empty() || nonce.len() > 64 {
         return Err(server.refused(peer, "the nonce has 1 to 64 characters"));
     }
-    let body = server.body(headers, body, limit).await?;
+    // Nobody knows yet who sends this.
+    let read = tokio::time::timeout(MAX_ARRIVING, server.body(headers, body, limit)).await;
+    let body = read.map_err(|_| Problem::new(ProblemKind::Busy, "the body did not come in time"))??;
     let mark = RequestMark { node: name, path: uri.path(), at, nonce, body: &body };
     mailbox
         .admit(&node, mark, tag, server.now())
         .map_err(|why| server.refused(peer, format!("the request of {node}: {why}")))?;
+    place.settle(Room::Agents, node.as_str()).map_err(|full| {
+        server.parts().telemetry.tell(&Happening::TurnedAway { face: "net", who: node.to_string() });
+        Problem::new(ProblemKind::Busy, format!("agents: {full}"))
+            .with_hint("server.max_agent_connections bounds them, and LimitNOFILE of the engine's unit")
+    })?;
     Ok((mailbox, node, body))
 }
 
@@ -96,12 +117,13 @@ async fn node_of(
 pub(super) async fn fetch(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
+    Extension(place): Extension<Arc<Place>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Next>, Problem> {
     let limit = server.limits().body_bytes;
-    let (mailbox, node, body) = node_of(&server, &peer, &uri, &headers, body, limit).await?;
+    let (mailbox, node, body) = node_of(&server, (&peer, &place), &uri, &headers, body, limit).await?;
     let asked: FetchBody = read_json(&body)?;
     tracing::trace!(%node, release = asked.release.chars().take(40).collect::<String>(), "an agent asks");
     let wait = Duration::from_secs(asked.wait_s.min(MAX_HOLD));
@@ -118,11 +140,12 @@ pub(super) async fn fetch(
 pub(super) async fn answer(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
+    Extension(place): Extension<Arc<Place>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Heard>, Problem> {
-    let (mailbox, node, body) = node_of(&server, &peer, &uri, &headers, body, MAX_ANSWER).await?;
+    let (mailbox, node, body) = node_of(&server, (&peer, &place), &uri, &headers, body, MAX_ANSWER).await?;
     let answer: AnswerBody = read_json(&body)?;
     drop(body);
     let telemetry = &server.parts().telemetry;
@@ -150,11 +173,12 @@ pub(super) async fn answer(
 pub(super) async fn alerts(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
+    Extension(place): Extension<Arc<Place>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<AlertsTaken>, Problem> {
-    let (_, node, body) = node_of(&server, &peer, &uri, &headers, body, MAX_REPORT).await?;
+    let (_, node, body) = node_of(&server, (&peer, &place), &uri, &headers, body, MAX_REPORT).await?;
     let read = native::read(&body, "hook", server.now()).map(|gathered| {
         let own = |alert: engine_core::incident::Alert| {
             if alert.node == node {

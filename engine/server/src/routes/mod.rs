@@ -6,13 +6,14 @@ mod look;
 mod ops;
 mod push;
 
+use crate::crowd::{Place, Room};
 use crate::happening::Happening;
 use crate::peer::Peer;
 use crate::problem::{Problem, ProblemKind};
 use crate::server::Server;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -83,18 +84,37 @@ async fn through(State(server): State<Arc<Server>>, request: Request, next: Next
     // An agent's fetch is held open, and its evidence is large.
     let agent = route.starts_with("/agent/");
     let limit = if looks_at_slurm || approves || agent { limits.act_time } else { limits.request_time };
-    let response = match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::new(ProblemKind::Busy, format!("not answered within {} s", limit.as_secs()))
-            .with_hint("what was asked for may still be done: look before you ask again")
-            .into_response(),
-    };
     let telemetry = &server.parts().telemetry;
+    let face = if net { "net" } else { "socket" };
+    let place = request.extensions().get::<Arc<Place>>().cloned();
+    // An agent finds its room when its node is proven.
+    let room = match &place {
+        Some(place) if !agent => place.settle(Room::People, &who),
+        _ => Ok(()),
+    };
+    let mut response = match room {
+        Err(full) => {
+            telemetry.tell(&Happening::TurnedAway { face, who: who.clone() });
+            Problem::new(ProblemKind::Busy, full.to_string())
+                .with_hint("try again in a while; server.max_connections bounds people and programs")
+                .into_response()
+        }
+        Ok(()) => match tokio::time::timeout(limit, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::new(ProblemKind::Busy, format!("not answered within {} s", limit.as_secs()))
+                .with_hint("what was asked for may still be done: look before you ask again")
+                .into_response(),
+        },
+    };
+    // Whoever has found no room by now leaves the door to others.
+    if place.is_some_and(|p| p.is_arriving()) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(p) = response.extensions().get::<Problem>() {
         telemetry.tell(&Happening::Refused { kind: p.kind, who, why: p.error.chars().take(300).collect() });
     }
     telemetry.tell(&Happening::Answered {
-        face: if net { "net" } else { "socket" },
+        face,
         route,
         method,
         status: response.status().as_u16(),

@@ -1,7 +1,7 @@
 //! Everything has a bound: bodies, heads, connections, time.
 
 use crate::rig::{Rig, Setup, alertmanager, bearer};
-use engine_server::Limits;
+use engine_server::{Limits, TlsFiles};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -86,7 +86,9 @@ async fn connections_beyond_the_bound_are_turned_away_and_counted() {
         s.read_exact(&mut one).await.unwrap();
         kept.push(s);
     }
-    assert_eq!(talk(&rig, b"GET /healthz HTTP/1.1\r\nhost: e\r\n\r\n").await, "");
+    let full = talk(&rig, b"GET /healthz HTTP/1.1\r\nhost: e\r\n\r\n").await;
+    assert!(full.starts_with("HTTP/1.1 503") && full.contains("connection: close"), "{full}");
+    assert!(full.contains("8 connections are open") && full.contains("retry-after"), "{full}");
     assert!(rig.metric("slurmedic_connections_turned_away_total{face=\"net\"}").await >= 1.0);
     drop(kept);
     for _ in 0..100 {
@@ -122,8 +124,7 @@ async fn over_tls_the_same_is_served_and_plain_text_is_not() {
     let certificate: std::path::PathBuf = at("cert.pem");
     let listen = engine_server::Listen::Tls {
         at: "127.0.0.1:0".parse().unwrap(),
-        certificate: certificate.clone(),
-        key: at("key.pem"),
+        files: TlsFiles { certificate: certificate.clone(), key: at("key.pem"), ..TlsFiles::default() },
     };
     let rig = Rig::start(Setup { listen: Some(listen), ..Setup::default() }).await;
     let pem = std::fs::read(&certificate).unwrap();
@@ -137,6 +138,7 @@ async fn over_tls_the_same_is_served_and_plain_text_is_not() {
     assert!(client.get(format!("{plain}/healthz")).send().await.is_err());
     let stranger = reqwest::Client::builder().no_proxy().build().unwrap();
     assert!(stranger.get(format!("{}/healthz", rig.url)).send().await.is_err(), "who does not know it");
-    let broken = engine_server::TlsNow::read(&at("key.pem"), &at("key.pem"));
+    let both = TlsFiles { certificate: at("key.pem"), key: at("key.pem"), ..TlsFiles::default() };
+    let broken = engine_server::TlsNow::read(&both);
     assert!(broken.unwrap_err().to_string().contains("certificate"));
 }

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod agents;
 mod bounds;
 mod fuzz;
 mod hostile;

@@ -8,6 +8,7 @@ use engine_playbook::Renderer;
 use engine_runtime::engine::{Engine, EngineConfig, Ports, TimeIds};
 use engine_runtime::fleet::{FleetLog, Intake};
 use engine_runtime::journal::{Journal, JournalError, MemoryJournal, NewRecord, Record, StreamName};
+use engine_runtime::orders::Mailbox;
 use engine_runtime::ports::Clock;
 use engine_runtime::system::SystemClock;
 use engine_server::sources::{Source, SourceConfig};
@@ -84,6 +85,8 @@ pub(crate) struct Setup {
     pub(crate) ticket_key: Option<Vec<u8>>,
     pub(crate) open_metrics: bool,
     pub(crate) listen: Option<Listen>,
+    pub(crate) orders: Option<Arc<Mailbox>>,
+    pub(crate) node_certificates: Option<Vec<String>>,
 }
 
 /// The server with everything around it.
@@ -144,7 +147,8 @@ impl Rig {
             policy: Arc::new(Current::new(Arc::new(Policy::default()))),
             tokens: Some(Arc::new(TokenStore::open(tokens.clone()).unwrap())),
             tickets: Arc::new(Current::new(Arc::new(setup.ticket_key.map(|k| TicketDesk::new(k).unwrap())))),
-            orders: None,
+            orders: setup.orders,
+            node_certificates: setup.node_certificates,
             sources: Arc::new(Current::new(Arc::new(sources.collect()))),
             open_metrics: setup.open_metrics,
             limits: setup.limits.unwrap_or_default(),
