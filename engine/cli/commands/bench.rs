@@ -240,8 +240,8 @@ fn facts(node: &engine_core::model::Node, now: Timestamp) -> FactSet {
     let all = NodeGpus { gpus: vec![gpu.clone()], ..NodeGpus::unseen(Cause::NotReported, "") };
     let mut facts = FactSet::default();
     observe::node_facts(&mut facts, node, now);
-    observe::job_facts(&mut facts, Some(node), &Known::Known(Vec::new()), now);
-    observe::reservation_facts(&mut facts, node, &Known::Known(Vec::new()), now);
+    observe::job_facts(&mut facts, Some(node), &Known::Known(&[]), now);
+    observe::reservation_facts(&mut facts, node, &Known::Known(&[]), now);
     observe::gpus_facts(&mut facts, &all, Source::NodeTools, now);
     observe::gpu_facts(&mut facts, &gpu, &all, Source::NodeTools, now);
     facts.set("alert.id", Known::Known(Value::Text("bench".into())), Source::Request, now);

@@ -1,13 +1,25 @@
 //! SHA-256 digests that name playbooks, plans and journal events exactly.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::sync::Arc;
 
-/// A SHA-256 digest, printed as 64 lower-case hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Digest(String);
+/// A SHA-256 digest, printed as 64 lower-case hexadecimal digits. Copies share them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(Arc<str>);
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
+}
 
 impl Digest {
     /// Digests bytes.
@@ -23,7 +35,7 @@ impl Digest {
             out.push(digit(b >> 4));
             out.push(digit(b & 15));
         }
-        Self(out)
+        Self(out.into())
     }
 
     /// Returns the 32 bytes.
@@ -46,7 +58,7 @@ impl Digest {
     /// Reads a digest back from its 64 lower-case hexadecimal digits; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        (text.len() == 64 && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+        (text.len() == 64 && text.bytes().all(hex)).then(|| Self(text.into()))
     }
 
     /// Returns the 64 hexadecimal digits.

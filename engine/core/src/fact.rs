@@ -4,6 +4,7 @@ use crate::known::{Cause, Known};
 use crate::value::Value;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -47,40 +48,72 @@ pub struct Fact {
     pub observed_at: Timestamp,
 }
 
+/// The dotted name of a fact; a declared one costs nothing to copy.
+type FactName = Cow<'static, str>;
+
 /// The facts about one target, by their dotted names.
 ///
 /// A name that is absent was not observed and reads as unknown. Copies share what they hold until one of them is changed:
 /// facts travel from the look through guards and events.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct FactSet(Arc<BTreeMap<String, Fact>>);
+pub struct FactSet(
+    /// Sorted by name, none twice.
+    Arc<Vec<(FactName, Arc<Fact>)>>,
+);
 
 impl Serialize for FactSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.as_ref().serialize(serializer)
+        serializer.collect_map(self.iter())
     }
 }
 
 impl<'de> Deserialize<'de> for FactSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(|facts| Self(Arc::new(facts)))
+        let named =
+            |name: String| crate::vocabulary::find(&name).map_or(FactName::Owned(name), |f| f.name.into());
+        let facts: BTreeMap<String, Fact> = BTreeMap::deserialize(deserializer)?;
+        Ok(Self(Arc::new(facts.into_iter().map(|(name, f)| (named(name), Arc::new(f))).collect())))
     }
 }
 
 impl FactSet {
+    /// Finds a name, or the place where it would stand.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(n, _)| n.as_ref().cmp(name))
+    }
+
+    fn put(&mut self, name: FactName, fact: Arc<Fact>) {
+        let place = self.place(&name);
+        let facts = Arc::make_mut(&mut self.0);
+        match place {
+            Ok(found) => {
+                if let Some((_, known)) = facts.get_mut(found) {
+                    *known = fact;
+                }
+            }
+            Err(due) => {
+                if facts.is_empty() {
+                    facts.reserve(crate::vocabulary::FACTS.len());
+                }
+                facts.insert(due, (name, fact));
+            }
+        }
+    }
+
     /// Records a fact; a later one of the same name replaces it.
     pub fn set(
         &mut self,
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         value: Known<Value>,
         source: Source,
         observed_at: Timestamp,
     ) {
-        Arc::make_mut(&mut self.0).insert(name.into(), Fact { value, source, observed_at });
+        self.put(name.into(), Arc::new(Fact { value, source, observed_at }));
     }
 
     /// Returns the value of a fact; absent is unknown.
     pub fn value(&self, name: &str) -> Known<Value> {
-        match self.0.get(name) {
+        match self.get(name) {
             Some(f) => f.value.clone(),
             None => Known::unknown(Cause::NotObserved, format!("no source gave {name}")),
         }
@@ -88,12 +121,13 @@ impl FactSet {
 
     /// Returns the fact as it was observed.
     pub fn get(&self, name: &str) -> Option<&Fact> {
-        self.0.get(name)
+        let place = self.place(name).ok()?;
+        self.0.get(place).map(|(_, f)| f.as_ref())
     }
 
     /// Iterates in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Fact)> {
-        self.0.iter().map(|(k, v)| (k.as_str(), v))
+        self.0.iter().map(|(k, v)| (k.as_ref(), v.as_ref()))
     }
 
     /// Counts the facts.
@@ -108,17 +142,29 @@ impl FactSet {
 
     /// Adds the facts of another set; they replace those of the same name.
     pub fn extend(&mut self, other: Self) {
-        Arc::make_mut(&mut self.0).extend(Arc::unwrap_or_clone(other.0));
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        for (name, fact) in Arc::unwrap_or_clone(other.0) {
+            self.put(name, fact);
+        }
+    }
+
+    /// Returns those that fit.
+    #[must_use]
+    pub fn only(&self, fits: impl Fn(&str, &Fact) -> bool) -> Self {
+        Self(Arc::new(self.0.iter().filter(|(name, f)| fits(name, f)).cloned().collect()))
     }
 
     /// Returns what tells these facts from those of an earlier look: the facts named in `needed`, and those that were
     /// observed since and have another value.
+    #[must_use]
     pub fn since(&self, earlier: &Self, needed: &BTreeSet<String>) -> Self {
         let is_news = |name: &str, f: &Fact| {
             earlier.get(name).is_none_or(|was| was.observed_at != f.observed_at && was.value != f.value)
         };
-        let kept = self.0.iter().filter(|(name, f)| needed.contains(*name) || is_news(name, f));
-        Self(Arc::new(kept.map(|(name, f)| (name.clone(), f.clone())).collect()))
+        self.only(|name, f| needed.contains(name) || is_news(name, f))
     }
 
     /// Turns every fact observed more than `limit` before `now` into unknown (rule 3).
@@ -138,11 +184,12 @@ impl FactSet {
             let external = !matches!(f.source, Source::Request | Source::Engine);
             external && f.value.is_known() && is_old(f)
         };
-        if !self.0.values().any(degrades) {
+        if !self.iter().any(|(_, f)| degrades(f)) {
             return;
         }
-        for f in Arc::make_mut(&mut self.0).values_mut().filter(|f| degrades(f)) {
-            f.value = Known::unknown(cause, format!("observed {}", f.observed_at));
+        for (_, f) in Arc::make_mut(&mut self.0).iter_mut().filter(|(_, f)| degrades(f)) {
+            let value = Known::unknown(cause, format!("observed {}", f.observed_at));
+            *f = Arc::new(Fact { value, source: f.source, observed_at: f.observed_at });
         }
     }
 }
@@ -155,7 +202,7 @@ mod tests {
         Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
     }
 
-    fn set(facts: &[(&str, i64, i64)]) -> FactSet {
+    fn set(facts: &[(&'static str, i64, i64)]) -> FactSet {
         let mut out = FactSet::default();
         for (name, value, second) in facts {
             out.set(*name, Known::Known(Value::Int(*value)), Source::Slurm, at(*second));

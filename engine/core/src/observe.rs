@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 /// Adds the facts that slurmctld gives about a node.
 pub fn node_facts(facts: &mut FactSet, node: &Node, at: Timestamp) {
-    let mut set = |name: &str, v: Known<Value>| facts.set(name, v, Source::Slurm, at);
+    let mut set = |name: &'static str, v: Known<Value>| facts.set(name, v, Source::Slurm, at);
     set("node.name", text(node.name.as_str()).into());
     set("node.state", Value::Word(state_word(node)).into());
     let reason = |f: &dyn Fn(&crate::model::Reason) -> Known<String>| match &node.reason {
@@ -35,7 +35,7 @@ pub fn node_facts(facts: &mut FactSet, node: &Node, at: Timestamp) {
 
 /// Adds the facts about the jobs on a node. A COMPLETING flag of the node counts as one job, since its epilog may
 /// still run after the job list is empty.
-pub fn job_facts(facts: &mut FactSet, node: Option<&Node>, jobs: &Known<Vec<Job>>, at: Timestamp) {
+pub fn job_facts(facts: &mut FactSet, node: Option<&Node>, jobs: &Known<&[Job]>, at: Timestamp) {
     let count = |f: &dyn Fn(&Job) -> bool| {
         jobs.as_ref().map(|list| i64::try_from(list.iter().filter(|j| f(j)).count()).unwrap_or(i64::MAX))
     };
@@ -46,7 +46,7 @@ pub fn job_facts(facts: &mut FactSet, node: Option<&Node>, jobs: &Known<Vec<Job>
 }
 
 /// Adds the facts about reservations over a node, our own lock excepted.
-pub fn reservation_facts(facts: &mut FactSet, node: &Node, all: &Known<Vec<Reservation>>, now: Timestamp) {
+pub fn reservation_facts(facts: &mut FactSet, node: &Node, all: &Known<&[Reservation]>, now: Timestamp) {
     let ours = reservation_name(&node.name);
     let any = |f: &dyn Fn(&Reservation) -> bool| {
         all.as_ref().map(|list| list.iter().any(|r| r.name != ours && r.covers(&node.name, now) && f(r)))
@@ -57,7 +57,7 @@ pub fn reservation_facts(facts: &mut FactSet, node: &Node, all: &Known<Vec<Reser
 
 /// Adds the facts about all GPUs of a node and the tools that look at them.
 pub fn gpus_facts(facts: &mut FactSet, gpus: &NodeGpus, source: Source, at: Timestamp) {
-    let mut set = |name: &str, v: Known<Value>| facts.set(name, v, source, at);
+    let mut set = |name: &'static str, v: Known<Value>| facts.set(name, v, source, at);
     set("dcgm.version", gpus.dcgm_version.clone().map(Value::Version));
     set("dcgm.up", gpus.dcgm_up.clone().map(Value::Bool));
     set("dcgm.driver_attached", gpus.driver_attached.clone().map(Value::Bool));
@@ -73,7 +73,7 @@ pub fn gpus_facts(facts: &mut FactSet, gpus: &NodeGpus, source: Source, at: Time
 
 /// Adds the facts about one GPU.
 pub fn gpu_facts(facts: &mut FactSet, gpu: &Gpu, node: &NodeGpus, source: Source, at: Timestamp) {
-    let mut set = |name: &str, v: Known<Value>| facts.set(name, v, source, at);
+    let mut set = |name: &'static str, v: Known<Value>| facts.set(name, v, source, at);
     set("gpu.index", Value::Int(gpu.index.into()).into());
     set("gpu.uuid", gpu.uuid.clone().map(Value::Text));
     set("gpu.bus_id", gpu.bus_id.clone().map(Value::Text));

@@ -437,7 +437,7 @@ mod tests {
     use engine_core::known::Cause;
     use jiff::{SignedDuration, Timestamp};
 
-    fn facts(pairs: &[(&str, Value)]) -> FactSet {
+    fn facts(pairs: &[(&'static str, Value)]) -> FactSet {
         let mut f = FactSet::default();
         for (n, v) in pairs {
             f.set(*n, Known::Known(v.clone()), Source::Engine, Timestamp::UNIX_EPOCH);

@@ -52,7 +52,7 @@ async fn run(path: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<()
         let mut plan = (*state.plan).clone();
         plan.run = RunId::new(&format!("bench{i}")).map_err(|e| CliError::caused("the run's id", e))?;
         let (run, digest) = (plan.run.clone(), plan.digest().map_err(|e| CliError::caused("the plan", e))?);
-        let proposed = vec![EventKind::Proposed { plan: Box::new(plan), digest }];
+        let proposed = vec![EventKind::Proposed { plan: plan.into(), digest }];
         journal.append(&run, 0, Timestamp::now(), proposed).await?;
         let note = vec![EventKind::Noted { text: "bench".into() }];
         let start = Instant::now();

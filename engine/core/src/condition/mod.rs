@@ -50,10 +50,11 @@ use crate::diag::{Diagnostic, Span};
 use crate::fact::FactSet;
 use eval::{Names, Node};
 use scope::Ty;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sink::Sink;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest source, in bytes.
 pub const MAX_SOURCE: usize = 4096;
@@ -61,9 +62,13 @@ pub const MAX_SOURCE: usize = 4096;
 /// A condition that was checked and can be evaluated.
 ///
 /// In JSON it is `{"source": "...", "types": {...}}`: complete in itself, and checked again when read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
-pub struct Condition {
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Stored")]
+pub struct Condition(Arc<Compiled>);
+
+/// What a condition is made of; copies of it share this.
+#[derive(Debug, PartialEq)]
+struct Compiled {
     source: String,
     canonical: String,
     names: Names,
@@ -71,11 +76,25 @@ pub struct Condition {
 }
 
 /// A condition as it is stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     source: String,
     types: BTreeMap<String, Ty>,
+}
+
+/// The same, on its way out.
+#[derive(Serialize)]
+struct Storing<'a> {
+    source: &'a str,
+    types: BTreeMap<&'a str, &'a Ty>,
+}
+
+impl Serialize for Condition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let types = self.0.names.iter().map(|(name, ty)| (name.as_str(), ty)).collect();
+        Storing { source: &self.0.source, types }.serialize(serializer)
+    }
 }
 
 /// Compiles a condition, or says everything that is wrong with it, in the order of the source.
@@ -97,7 +116,8 @@ pub fn compile(source: &str, scope: &Scope<'_>) -> Result<Condition, Vec<Diagnos
         .and_then(|tree| check::check(source, &tree, scope, &mut sink).map(|checked| (tree, checked)));
     match checked {
         Some((tree, (names, root))) if sink.is_empty() => {
-            Ok(Condition { source: source.to_owned(), canonical: print::print(&tree), names, root })
+            let canonical = print::print(&tree);
+            Ok(Condition(Arc::new(Compiled { source: source.to_owned(), canonical, names, root })))
         }
         _ => {
             if sink.is_empty() {
@@ -114,36 +134,30 @@ pub fn compile(source: &str, scope: &Scope<'_>) -> Result<Condition, Vec<Diagnos
 impl Condition {
     /// Returns the text as written.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// Returns the canonical form: one line, fewest parentheses, `'texts'`. It means the same.
     pub fn canonical(&self) -> String {
-        self.canonical.clone()
+        self.0.canonical.clone()
     }
 
     /// Returns the names it reads, parameters as `params.NAME`.
     pub fn facts(&self) -> BTreeSet<String> {
-        self.names.iter().map(|(name, _)| name.clone()).collect()
+        self.0.names.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Judges the condition on these facts; what is absent is unknown.
     pub fn evaluate(&self, facts: &FactSet) -> Evaluation {
         let mut trace = Vec::new();
-        let truth = eval::evaluate(&self.root, &self.names, facts, false, &mut trace);
+        let truth = eval::evaluate(&self.0.root, &self.0.names, facts, false, &mut trace);
         Evaluation { truth, trace }
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.canonical)
-    }
-}
-
-impl From<Condition> for Stored {
-    fn from(c: Condition) -> Self {
-        Self { source: c.source, types: c.names.into_iter().collect() }
+        f.write_str(&self.0.canonical)
     }
 }
 

@@ -55,7 +55,7 @@ impl Condition {
     /// Says what the condition may come to: facts of `given` are as they are there, all others may have any value or
     /// none. Too many outcomes rather than too few: facts that are not given count as independent of each other.
     pub fn possible(&self, given: &FactSet) -> Outcomes {
-        possible(&self.root, &self.names, given)
+        possible(&self.0.root, &self.0.names, given)
     }
 }
 

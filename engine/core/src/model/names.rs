@@ -1,7 +1,8 @@
 //! Names that may reach a command line: validated once, then carried by type.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
+use std::sync::Arc;
 
 /// A text that cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,10 +46,9 @@ pub enum InvalidName {
 /// The longest node name accepted, in bytes.
 pub const MAX_NODE_NAME: usize = 128;
 
-/// The name of exactly one node: never a hostlist, never `ALL` (rule 15).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct NodeName(String);
+/// The name of exactly one node: never a hostlist, never `ALL` (rule 15). Copies share the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(Arc<str>);
 
 impl NodeName {
     /// Accepts the name of one node.
@@ -57,7 +57,7 @@ impl NodeName {
         if ["ALL", "NONE", "LOCALHOST*"].iter().any(|w| name.eq_ignore_ascii_case(w)) {
             return Err(InvalidName::Reserved { shown: name });
         }
-        Ok(Self(name))
+        Ok(Self(name.into()))
     }
 
     /// Returns the name.
@@ -72,6 +72,12 @@ impl fmt::Display for NodeName {
     }
 }
 
+impl Serialize for NodeName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl<'de> Deserialize<'de> for NodeName {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         Self::new(&String::deserialize(d)?).map_err(serde::de::Error::custom)
@@ -79,19 +85,19 @@ impl<'de> Deserialize<'de> for NodeName {
 }
 
 /// The identifier of a run: short, lower case, unique in its journal, safe in a reason and in a reservation name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct RunId(String);
+/// Copies share the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(Arc<str>);
 
 impl RunId {
     /// Accepts an identifier.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
-        Ok(Self(plain_name("run id", text, 64)?))
+        Ok(Self(plain_name("run id", text, 64)?.into()))
     }
 
     /// Stands for a run whose identifier could not be read; never the id of a run.
     pub fn unknown() -> Self {
-        Self("unknown".to_owned())
+        Self("unknown".into())
     }
 
     /// Returns the identifier.
@@ -103,6 +109,12 @@ impl RunId {
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for RunId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Making a plan does nothing. A plan is bound to what was observed by its digest, and an approval names that digest.
 
+mod fixed;
 mod make;
 
+pub use fixed::FixedPlan;
 pub use make::{PlanRequest, Rejection, judge, make_plan};
 
 use crate::action::{ActionSpec, EffectClass};

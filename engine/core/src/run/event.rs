@@ -1,10 +1,11 @@
 //! The events of a run. Stored as JSON in the journal: words are stable, fields are only ever added.
 
+use super::load::Load;
 use crate::digest::Digest;
 use crate::fact::FactSet;
 use crate::model::RunId;
 use crate::ownership::NodeMark;
-use crate::plan::{ConditionReport, Plan};
+use crate::plan::{ConditionReport, FixedPlan};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -98,14 +99,14 @@ pub struct Outcome {
     /// The node afterwards, where it was read back.
     pub after: Option<NodeMark>,
     /// What the action found, as data for later steps and for `show`.
-    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub data: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Load::is_none")]
+    pub data: Load,
 }
 
 impl Outcome {
     /// Builds an outcome without read-back and data.
     pub fn new(kind: OutcomeKind, why: impl Into<String>) -> Self {
-        Self { kind, why: why.into(), after: None, data: serde_json::Value::Null }
+        Self { kind, why: why.into(), after: None, data: Load::default() }
     }
 
     /// Builds a success.
@@ -142,8 +143,8 @@ impl Outcome {
 
     /// Adds data.
     #[must_use]
-    pub fn with_data(mut self, data: serde_json::Value) -> Self {
-        self.data = data;
+    pub fn with_data(mut self, data: impl Into<Load>) -> Self {
+        self.data = data.into();
         self
     }
 }
@@ -223,7 +224,7 @@ pub enum EventKind {
     /// A plan was made; the first event of every run.
     Proposed {
         /// The plan.
-        plan: Box<Plan>,
+        plan: FixedPlan,
         /// Its digest, which an approval names.
         digest: Digest,
     },
@@ -276,8 +277,8 @@ pub enum EventKind {
         /// The node as it was last seen.
         before: Option<NodeMark>,
         /// What the probe will need to tell whether it took effect.
-        #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-        context: serde_json::Value,
+        #[serde(default, skip_serializing_if = "Load::is_none")]
+        context: Load,
     },
     /// An effect was not attempted, because its guard did not hold.
     Refused {
@@ -312,8 +313,8 @@ pub enum EventKind {
         /// The node as it was seen.
         after: Option<NodeMark>,
         /// Data for later steps, as in an outcome.
-        #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-        data: serde_json::Value,
+        #[serde(default, skip_serializing_if = "Load::is_none")]
+        data: Load,
     },
     /// Another attempt is due.
     RetryScheduled {

@@ -1,12 +1,13 @@
 //! The fold: events in, state of the run out. An event that may not follow is a typed error.
 
 use super::event::{Actor, ActorKind, Effect, End, Event, EventKind, Outcome, OutcomeKind, Resolution};
+use super::load::Load;
 use super::shadow::{self, Rehearsal};
 use crate::action::{EffectClass, ServiceEffect, Undo};
 use crate::digest::Digest;
 use crate::model::{Reason, RunId};
 use crate::ownership::NodeMark;
-use crate::plan::{MAX_ATTEMPTS, Plan, PlannedStep};
+use crate::plan::{FixedPlan, MAX_ATTEMPTS, PlannedStep};
 use crate::playbook::Ends;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -149,7 +150,7 @@ pub struct RunState {
     /// Number of events folded.
     pub seq: u64,
     /// The plan.
-    pub plan: Arc<Plan>,
+    pub plan: FixedPlan,
     /// Its digest.
     pub digest: Digest,
     /// Where it stands.
@@ -163,9 +164,9 @@ pub struct RunState {
     /// What is known of each effect.
     pub effects: BTreeMap<Effect, EffectState>,
     /// Data that finished steps left, by effect.
-    pub data: Arc<BTreeMap<Effect, serde_json::Value>>,
+    pub data: Arc<BTreeMap<Effect, Load>>,
     /// What the last intent of an effect left for a probe.
-    pub contexts: Arc<BTreeMap<Effect, serde_json::Value>>,
+    pub contexts: Arc<BTreeMap<Effect, Load>>,
     /// The node as the run last saw it.
     pub last_seen: Option<NodeMark>,
     /// The reason we left and its user and time, as read back right after the drain.
@@ -253,7 +254,7 @@ impl RunState {
         Ok(Self {
             run: event.run.clone(),
             seq: 1,
-            plan: Arc::new((**plan).clone()),
+            plan: plan.clone(),
             digest: digest.clone(),
             status: Status::Proposed,
             approvals: BTreeMap::new(),
@@ -691,7 +692,7 @@ impl RunState {
         if outcome.after.is_some() {
             self.last_seen.clone_from(&outcome.after);
         }
-        if !outcome.data.is_null() {
+        if !outcome.data.is_none() {
             Arc::make_mut(&mut self.data).insert(effect, outcome.data.clone());
         }
         let state = match outcome.kind {

@@ -5,6 +5,7 @@
 
 mod event;
 mod fold;
+mod load;
 mod next;
 mod shadow;
 
@@ -12,5 +13,6 @@ pub use event::{
     Actor, ActorKind, Effect, End, Event, EventKind, GuardReport, Outcome, OutcomeKind, Resolution,
 };
 pub use fold::{Deferral, EffectState, IllegalEvent, Refusal, RunState, Status, fold};
+pub use load::Load;
 pub use next::{Next, next};
 pub use shadow::Rehearsal;

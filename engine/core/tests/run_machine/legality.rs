@@ -49,7 +49,7 @@ pub(crate) fn any_kind() -> impl Strategy<Value = EventKind> {
     let time = -9_000_i64..9_000;
     prop_oneof![
         6 => (any_effect(), attempt.clone(), any::<bool>()).prop_map(|(effect, attempt, passed)| EventKind::Intent {
-            effect, attempt, action: "x".to_owned(), guard: guard(passed), before: None, context: serde_json::Value::Null,
+            effect, attempt, action: "x".to_owned(), guard: guard(passed), before: None, context: engine_core::run::Load::default(),
         }),
         6 => (any_effect(), attempt.clone(), outcome, mark()).prop_map(|(e, a, o, m)| finished(e, a, o, m)),
         3 => (any_effect(), attempt.clone(), resolution, mark()).prop_map(|(e, a, r, m)| resolved(e, a, r, m)),
@@ -127,7 +127,7 @@ fn the_frame_of_a_run_is_checked() {
     assert!(fold(&[]).is_err());
     assert!(fold(&[event(1, start(), cancel())]).is_err());
     assert!(fold(&[event(2, start(), proposed(&plan))]).is_err());
-    let forged = EventKind::Proposed { plan: Box::new(plan.clone()), digest: Digest::of(b"another plan") };
+    let forged = EventKind::Proposed { plan: plan.clone().into(), digest: Digest::of(b"another plan") };
     assert!(fold(&[event(1, start(), forged)]).is_err());
     let elsewhere = Event { run: RunId::new("r2").unwrap(), ..event(1, start(), proposed(&plan)) };
     assert!(fold(&[elsewhere]).is_err());

@@ -134,7 +134,7 @@ pub(crate) fn event(seq: u64, at: Timestamp, kind: EventKind) -> Event {
 }
 
 pub(crate) fn proposed(plan: &Plan) -> EventKind {
-    EventKind::Proposed { digest: plan.digest().unwrap(), plan: Box::new(plan.clone()) }
+    EventKind::Proposed { digest: plan.digest().unwrap(), plan: plan.clone().into() }
 }
 
 pub(crate) fn begun(plan: &Plan) -> (RunState, Vec<Event>) {

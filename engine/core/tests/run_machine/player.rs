@@ -46,7 +46,7 @@ pub(crate) fn intent(state: &RunState, effect: Effect, attempt: u32) -> EventKin
         action: state.step_of(effect).map_or_else(|| "mark".to_owned(), |s| s.action.clone()),
         guard: guard(true),
         before: state.last_seen.clone(),
-        context: serde_json::Value::Null,
+        context: engine_core::run::Load::default(),
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn resolved(
     after: Option<NodeMark>,
 ) -> EventKind {
     let why = "probe".to_owned();
-    EventKind::Resolved { effect, attempt, resolution, why, after, data: serde_json::Value::Null }
+    EventKind::Resolved { effect, attempt, resolution, why, after, data: engine_core::run::Load::default() }
 }
 
 /// How the node may look after an effect: as it should, or nobody read it back.

@@ -208,7 +208,7 @@ impl Moves<'_> {
             action: String::new(),
             guard: guard(true),
             before: Some(world.mark(silent)),
-            context: serde_json::Value::Null,
+            context: engine_core::run::Load::default(),
         };
         let m = self.add(Told::Begins { effect, attempt, job, silent }, vec![kind]);
         m.world = world;

@@ -36,7 +36,7 @@ impl Situation {
     pub(super) fn first(subject: &Subject<'_>, world: World, silent: bool) -> Result<Self, String> {
         let (plan, digest) = subject.plan_on(world.mark(silent))?;
         let now = Timestamp::UNIX_EPOCH;
-        let kind = EventKind::Proposed { plan: Box::new(plan), digest };
+        let kind = EventKind::Proposed { plan: plan.into(), digest };
         let event = Event { run: subject.plan.run.clone(), seq: 1, at: now, kind };
         let state = RunState::begin(&event).map_err(|e| e.to_string())?;
         let written = Rc::new(Written { event, before: None });

@@ -208,7 +208,7 @@ impl World {
         let state = classify(&Known::Known(base), &NodeFlags { known: flags, unknown: Vec::new() });
         let word = serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned));
         let mut out = FactSet::default();
-        let mut set = |name: &str, value: Known<Value>| {
+        let mut set = |name: &'static str, value: Known<Value>| {
             out.set(name, value, Source::Slurm, Timestamp::UNIX_EPOCH);
         };
         let unread = || Known::unknown(Cause::UnrecognisedWord, "no word for the state");

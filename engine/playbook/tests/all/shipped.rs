@@ -98,11 +98,11 @@ fn healthy() -> FactSet {
 }
 
 fn set(f: &mut FactSet, name: &str, value: Value) {
-    f.set(name, Known::Known(value), Source::NodeTools, Timestamp::UNIX_EPOCH);
+    f.set(name.to_owned(), Known::Known(value), Source::NodeTools, Timestamp::UNIX_EPOCH);
 }
 
 fn unset(f: &mut FactSet, name: &str) {
-    f.set(name, Known::unknown(Cause::Unsupported, ""), Source::NodeTools, Timestamp::UNIX_EPOCH);
+    f.set(name.to_owned(), Known::unknown(Cause::Unsupported, ""), Source::NodeTools, Timestamp::UNIX_EPOCH);
 }
 
 /// The texts of the preconditions that do not hold, and whether the GPU is selected.

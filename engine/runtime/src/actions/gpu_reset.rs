@@ -11,6 +11,7 @@ use engine_core::run::{Outcome, Resolution};
 use engine_core::value::Value;
 use engine_core::verify::{BeforeReset, before_reset};
 use jiff::SignedDuration;
+use serde::Deserialize as _;
 use serde_json::Value as Json;
 
 pub(super) struct ResetGpu;
@@ -99,8 +100,7 @@ impl Performer for ResetGpu {
         let Some(gpu) = &ctx.state.plan.target.gpu else {
             return Performed::unclear("the plan names no GPU");
         };
-        let before: Option<NodeGpus> =
-            context.get("before").and_then(|b| serde_json::from_value(b.clone()).ok());
+        let before: Option<NodeGpus> = context.get("before").and_then(|b| NodeGpus::deserialize(b).ok());
         let Some(before) = before else {
             return Performed::unclear("what the GPU looked like before is not on record");
         };
@@ -114,7 +114,7 @@ impl Performer for ResetGpu {
             Ok(trace) => {
                 let mut done =
                     Performed::new(Resolution::Applied, format!("the reset took effect: {trace}"), None);
-                done.data = serde_json::json!({ "before": before, "probed": true, "steps": restored });
+                done.data = serde_json::json!({ "before": before, "probed": true, "steps": restored }).into();
                 done
             }
             Err(why) => Performed::unclear(format!("{why}; the reset is not repeated")),

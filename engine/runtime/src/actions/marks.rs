@@ -99,7 +99,7 @@ impl Performer for Lock {
             Found::Ours => {
                 let mut done =
                     Performed::new(Resolution::Applied, format!("reservation {} is there", lock.name), None);
-                done.data = serde_json::json!({ "reservation": lock.name, "end": lock.end });
+                done.data = serde_json::json!({ "reservation": lock.name, "end": lock.end }).into();
                 done
             }
             Found::None => Performed::new(Resolution::NotApplied, "there is no such reservation", None),
@@ -121,7 +121,7 @@ impl Performer for Unlock {
         ready.foreign = false;
         "only our own reservation is deleted".clone_into(&mut ready.report.why);
         ready.report.conditions.clear();
-        let lock = ctx.state.contexts.get(&Effect::Lock).cloned().unwrap_or(Json::Null);
+        let lock = ctx.state.contexts.get(&Effect::Lock).cloned().unwrap_or_default();
         ready.with_context(lock)
     }
 

@@ -16,7 +16,7 @@ use engine_core::fact::FactSet;
 use engine_core::known::Known;
 use engine_core::ownership::NodeMark;
 use engine_core::plan::PlannedStep;
-use engine_core::run::{Effect, GuardReport, Outcome, Resolution, RunState};
+use engine_core::run::{Effect, GuardReport, Load, Outcome, Resolution, RunState};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 
@@ -75,7 +75,7 @@ pub struct Prepared {
     /// Looking again later may help.
     pub transient: bool,
     /// What the probe will need.
-    pub context: Json,
+    pub context: Load,
 }
 
 impl Prepared {
@@ -85,7 +85,7 @@ impl Prepared {
             report: look.report.clone(),
             foreign: look.foreign,
             transient: look.transient,
-            context: Json::Null,
+            context: Load::default(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Prepared {
     pub fn no(why: impl Into<String>, transient: bool) -> Self {
         let report =
             GuardReport { passed: false, why: why.into(), conditions: Vec::new(), facts: FactSet::default() };
-        Self { report, foreign: false, transient, context: Json::Null }
+        Self { report, foreign: false, transient, context: Load::default() }
     }
 
     /// Turns a yes into a no; a no stays what it is.
@@ -108,8 +108,8 @@ impl Prepared {
 
     /// Adds what the probe will need.
     #[must_use]
-    pub fn with_context(mut self, context: Json) -> Self {
-        self.context = context;
+    pub fn with_context(mut self, context: impl Into<Load>) -> Self {
+        self.context = context.into();
         self
     }
 }
@@ -124,13 +124,13 @@ pub struct Performed {
     /// The node as it was seen.
     pub after: Option<NodeMark>,
     /// Data for later steps.
-    pub data: Json,
+    pub data: Load,
 }
 
 impl Performed {
     /// Builds an answer without data.
     pub fn new(resolution: Resolution, why: impl Into<String>, after: Option<NodeMark>) -> Self {
-        Self { resolution, why: why.into(), after, data: Json::Null }
+        Self { resolution, why: why.into(), after, data: Load::default() }
     }
 
     /// Cannot be told.

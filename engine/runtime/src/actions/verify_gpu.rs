@@ -10,6 +10,7 @@ use engine_core::plan::PlannedStep;
 use engine_core::run::{Effect, Outcome};
 use engine_core::verify::{AfterReset, CheckList, Proof, VerifyHealth, after_reset, verify_health};
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize as _;
 use serde_json::Value as Json;
 
 pub(super) struct VerifyGpu;
@@ -60,11 +61,14 @@ fn reset_record(ctx: &Ctx<'_>) -> Option<ResetRecord> {
     let (i, _) = steps.iter().enumerate().rev().find(|(_, s)| s.effect.needs_verification())?;
     let data = ctx.state.data.get(&Effect::Step(i))?;
     let probed = data.get("probed").and_then(Json::as_bool) == Some(true);
-    let read = |name: &str| data.get(name).cloned().unwrap_or(Json::Null);
     Some(ResetRecord {
-        before: serde_json::from_value(read("before")).ok()?,
-        outcome: if probed { ResetOutcome::Done } else { serde_json::from_value(read("outcome")).ok()? },
-        at: if probed { ctx.state.last_event_at } else { serde_json::from_value(read("at")).ok()? },
+        before: NodeGpus::deserialize(data.get("before")?).ok()?,
+        outcome: if probed {
+            ResetOutcome::Done
+        } else {
+            ResetOutcome::deserialize(data.get("outcome")?).ok()?
+        },
+        at: if probed { ctx.state.last_event_at } else { Timestamp::deserialize(data.get("at")?).ok()? },
     })
 }
 

@@ -20,7 +20,7 @@ impl Performer for WaitIdle {
         let mut told = String::new();
         loop {
             let look = engine.look_patiently(node).await;
-            let held_by = match (look.mark(), look.known_jobs()) {
+            let held_by = match (look.mark(), look.jobs_seen()) {
                 (Known::Known(mark), Known::Known(jobs)) => {
                     match ctx.state.last_seen.as_ref().and_then(|last| mark.change_since(last)) {
                         Some(Change::Somebody(what)) => return Outcome::foreign(what),
@@ -29,7 +29,7 @@ impl Performer for WaitIdle {
                         }
                         None => {}
                     }
-                    let what = holders(&jobs, mark.flags.has(NodeFlag::Completing));
+                    let what = holders(jobs, mark.flags.has(NodeFlag::Completing));
                     if what.is_empty() {
                         agreed += 1;
                         if agreed == 2 {

@@ -300,7 +300,7 @@ impl Engine {
 
     /// Finds out what became of an effect whose outcome nobody saw.
     async fn probe(&self, state: &mut RunState, effect: Effect, attempt: u32) -> Result<(), EngineError> {
-        let context = state.contexts.get(&effect).cloned().unwrap_or(serde_json::Value::Null);
+        let context = state.contexts.get(&effect).cloned().unwrap_or_default();
         let look = self.look_before(state, effect).await;
         let found = {
             let ctx = Ctx { engine: self, state, effect, attempt, look: &look };

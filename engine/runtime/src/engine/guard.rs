@@ -238,12 +238,8 @@ fn tools_facts_hold(state: &RunState, now: jiff::Timestamp, limit: jiff::SignedD
 
 /// Takes over what does not come from Slurm: the request's facts always, those of the node's tools where wanted.
 fn carried_facts(plan: &FactSet, tools_too: bool) -> FactSet {
-    let mut out = FactSet::default();
-    for (name, f) in plan.iter() {
+    plan.only(|_, f| {
         let tools = matches!(f.source, Source::NodeTools | Source::DcgmExporter);
-        if f.source != Source::Slurm && (tools_too || !tools) {
-            out.set(name, f.value.clone(), f.source, f.observed_at);
-        }
-    }
-    out
+        f.source != Source::Slurm && (tools_too || !tools)
+    })
 }

@@ -8,7 +8,7 @@ use engine_core::fact::{FactSet, Source};
 use engine_core::known::{Known, Unknown};
 use engine_core::model::{Gpu, NodeGpus, NodeName, RunId};
 use engine_core::ownership::NodeMark;
-use engine_core::plan::{GpuRef, Plan, PlanRequest, Rejection, judge, make_plan};
+use engine_core::plan::{FixedPlan, GpuRef, Plan, PlanRequest, Rejection, judge, make_plan};
 use engine_core::playbook::{Playbook, TargetKind};
 use engine_core::policy::{Outcome, Stage};
 use engine_core::run::{Actor, End, EventKind, RunState};
@@ -146,9 +146,10 @@ impl Engine {
         let now = self.ports.clock.now();
         let plan = proposal.plan;
         self.ports.journal.pin_playbook(&plan.playbook, now).await?;
+        let plan = FixedPlan::from(plan);
         let digest = plan.digest()?;
         let run = plan.run.clone();
-        let proposed = EventKind::Proposed { plan: Box::new(plan), digest };
+        let proposed = EventKind::Proposed { plan, digest };
         let kinds = if proposal.objections.is_empty() {
             self.with_followers(None, &run, proposed).0
         } else {

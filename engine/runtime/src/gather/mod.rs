@@ -16,16 +16,17 @@ use engine_core::ownership::NodeMark;
 use engine_core::plan::GpuRef;
 use engine_core::value::Value;
 use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 
-/// One look at a node. What could not be read is unknown, with its cause.
+/// One look at a node. What could not be read is unknown, with its cause. Copies share what was read.
 #[derive(Debug, Clone)]
 pub struct Situation {
     /// The node.
-    pub node: Read<Node>,
+    pub node: Read<Arc<Node>>,
     /// Jobs that have it.
-    pub jobs: Read<Vec<Job>>,
+    pub jobs: Read<Arc<Vec<Job>>>,
     /// Every reservation.
-    pub reservations: Read<Vec<Reservation>>,
+    pub reservations: Read<Arc<Vec<Reservation>>>,
     /// Release of slurmctld.
     pub slurm_version: Known<String>,
     /// The GPUs and who saw them.
@@ -58,6 +59,11 @@ impl Situation {
 
     /// Returns the jobs, or why they are not known.
     pub fn known_jobs(&self) -> Known<Vec<Job>> {
+        self.jobs_seen().map(<[Job]>::to_vec)
+    }
+
+    /// Returns the jobs as they were read, or why they are not known.
+    pub fn jobs_seen(&self) -> Known<&[Job]> {
         known(&self.jobs)
     }
 
@@ -103,7 +109,7 @@ impl Situation {
             Ok(node) => {
                 observe::node_facts(&mut facts, &self.without_our_lock(&node.value), node.at);
                 observe::reservation_facts(&mut facts, &node.value, &known(&self.reservations), self.at);
-                observe::job_facts(&mut facts, Some(&node.value), &self.known_jobs(), self.at);
+                observe::job_facts(&mut facts, Some(&node.value), &self.jobs_seen(), self.at);
             }
             Err(u) => {
                 for name in
@@ -147,11 +153,15 @@ pub fn find_gpu<'a>(gpus: &'a NodeGpus, wanted: &GpuRef) -> Option<&'a Gpu> {
     })
 }
 
-fn known<T: Clone>(read: &Read<T>) -> Known<T> {
+fn known<T>(read: &Read<Arc<Vec<T>>>) -> Known<&[T]> {
     match read {
-        Ok(o) => Known::Known(o.value.clone()),
+        Ok(o) => Known::Known(o.value.as_slice()),
         Err(u) => Known::Unknown(u.clone()),
     }
+}
+
+fn shared<T>(read: Read<T>) -> Read<Arc<T>> {
+    read.map(|o| Observed { value: Arc::new(o.value), at: o.at })
 }
 
 /// The ports a look goes through.
@@ -177,7 +187,7 @@ impl Eyes<'_> {
             self.scheduler.reservations()
         );
         let gpus = Err(Unknown::new(Cause::NotObserved, "the GPUs were not part of this look"));
-        Situation { node: n, jobs: j, reservations: r, slurm_version, gpus, at }
+        Situation { node: shared(n), jobs: shared(j), reservations: shared(r), slurm_version, gpus, at }
     }
 
     /// Looks at Slurm's side and at the GPUs.

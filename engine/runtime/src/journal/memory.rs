@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind, RunState, fold};
+use engine_core::run::{Event, EventKind, Load, RunState, fold};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -156,7 +156,7 @@ fn died() -> JournalError {
 
 /// Copies an event without what it carries for people and for probes: the fold has taken what it needs.
 fn without_load(event: &mut Event) -> Event {
-    let take = std::mem::take::<serde_json::Value>;
+    let take = std::mem::take::<Load>;
     match &mut event.kind {
         EventKind::Intent { guard, context, .. } => {
             let load =

@@ -166,7 +166,7 @@ async fn a_number_that_json_cannot_carry_is_refused(bed: &dyn Bed) {
     let mut plan = crate::sample::plan(&r, &node("gpu001"));
     plan.params.insert("x".to_owned(), engine_core::value::Value::Float(f64::NAN));
     let digest = plan.digest().unwrap();
-    let result = j.append(&r, 0, at(0), vec![EventKind::Proposed { plan: Box::new(plan), digest }]).await;
+    let result = j.append(&r, 0, at(0), vec![EventKind::Proposed { plan: plan.into(), digest }]).await;
     assert!(
         matches!(&result, Err(JournalError::Illegal(i)) if i.why.contains("would not read back")),
         "{result:?}"
@@ -178,7 +178,7 @@ async fn a_number_that_json_cannot_carry_is_refused(bed: &dyn Bed) {
         plan.params.insert(format!("x{i}"), engine_core::value::Value::Float(x));
     }
     let digest = plan.digest().unwrap();
-    j.append(&r, 0, at(0), vec![EventKind::Proposed { plan: Box::new(plan), digest }]).await.unwrap();
+    j.append(&r, 0, at(0), vec![EventKind::Proposed { plan: plan.into(), digest }]).await.unwrap();
     assert!(fold(&j.load(&r).await.unwrap()).is_ok());
 }
 
@@ -270,7 +270,7 @@ async fn a_playbook_version_never_changes(bed: &dyn Bed) {
     let mut plan = crate::sample::plan(&r, &node("gpu001"));
     plan.playbook = playbook("forged");
     let digest = plan.digest().unwrap();
-    j.append(&r, 0, at(4), vec![EventKind::Proposed { plan: Box::new(plan), digest }]).await.unwrap();
+    j.append(&r, 0, at(4), vec![EventKind::Proposed { plan: plan.into(), digest }]).await.unwrap();
     let broken = j.verify().await.unwrap().broken.unwrap();
     assert_eq!((broken.pos, broken.kind.as_deref()), (Some(1), Some("proposed")));
     assert!(broken.why.contains("dcgm-ecc-drain-reset@1.2.0"), "{broken}");

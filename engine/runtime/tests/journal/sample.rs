@@ -80,7 +80,7 @@ pub(crate) fn plan(run: &RunId, node: &NodeName) -> Plan {
 pub(crate) fn proposed(run: &RunId, node: &NodeName) -> EventKind {
     let plan = plan(run, node);
     let digest = plan.digest().unwrap();
-    EventKind::Proposed { plan: Box::new(plan), digest }
+    EventKind::Proposed { plan: plan.into(), digest }
 }
 
 pub(crate) fn noted(text: impl Into<String>) -> EventKind {
@@ -110,7 +110,7 @@ pub(crate) fn intent(effect: Effect, action: &str) -> EventKind {
             facts: FactSet::default(),
         },
         before: None,
-        context: serde_json::json!({ "end": at(9), "share": 0.1 }),
+        context: serde_json::json!({ "end": at(9), "share": 0.1 }).into(),
     }
 }
 

@@ -104,7 +104,7 @@ async fn carry(j: &SqliteJournal, world: &World, run: &RunId) -> Result<(), Jour
                 resolution: Resolution::Applied,
                 why: "looked at".to_owned(),
                 after: None,
-                data: serde_json::Value::Null,
+                data: engine_core::run::Load::default(),
             }
         } else {
             finished(effect)

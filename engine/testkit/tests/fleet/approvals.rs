@@ -219,7 +219,7 @@ async fn a_plan_changed_by_one_byte_has_no_yes() {
         let refused = s.journal.append(&d.run, state.seq, s.clock_now(), vec![kind]).await.unwrap_err();
         assert!(matches!(refused, JournalError::Illegal(_)), "{refused}");
         // And a record whose plan is not that of its digest is no record.
-        let forged = EventKind::Proposed { plan: Box::new(plan), digest: state.digest.clone() };
+        let forged = EventKind::Proposed { plan: plan.into(), digest: state.digest.clone() };
         let fresh = RunId::new("r-forged").unwrap();
         assert!(s.journal.append(&fresh, 0, s.clock_now(), vec![forged]).await.is_err());
     })

@@ -150,7 +150,7 @@ fn resolved(effect: Effect, attempt: u32, resolution: Resolution, after: Option<
         Resolution::Foreign => "somebody else changed the node",
     };
     let why = why.to_owned();
-    EventKind::Resolved { effect, attempt, resolution, why, after, data: serde_json::Value::Null }
+    EventKind::Resolved { effect, attempt, resolution, why, after, data: engine_core::run::Load::default() }
 }
 
 fn word(kind: OutcomeKind) -> &'static str {
