@@ -12,6 +12,7 @@
 mod checker;
 mod docs;
 mod fakes;
+mod handed;
 mod house;
 mod journal;
 mod policy;

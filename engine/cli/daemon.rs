@@ -98,6 +98,7 @@ impl Daemon {
             policy: Arc::new(Current::new(policy)),
             tokens,
             tickets: Arc::new(Current::new(Arc::new(tickets(&config)?))),
+            playbooks: Arc::clone(&playbooks),
             orders: site.orders.clone(),
             node_certificates: config
                 .server

@@ -128,6 +128,7 @@ impl From<engine_server::Problem> for CliError {
             | ProblemKind::Conflict
             | ProblemKind::Unauthenticated
             | ProblemKind::TooLarge => Self::usage(p.error),
+            ProblemKind::NotApplicable => Self::failed(p.error).with_exit(Exit::Rejected),
             ProblemKind::TooOften | ProblemKind::Busy | ProblemKind::Failed => Self::failed(p.error),
         };
         match p.hint {

@@ -9,6 +9,7 @@ mod config;
 mod daemon;
 mod exit;
 mod fleet;
+mod following;
 mod identity;
 mod page;
 mod printer;

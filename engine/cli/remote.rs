@@ -105,7 +105,26 @@ impl Remote {
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("http://engine{path}")).header(PERSON_HEADER, identity::person())
+        self.request_as(&identity::person(), method, path)
+    }
+
+    fn request_as(&self, person: &str, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://engine{path}")).header(PERSON_HEADER, person)
+    }
+
+    /// Asks for a document as somebody else; the engine hears that from root only.
+    pub(crate) async fn get_as<T: DeserializeOwned>(&self, person: &str, path: &str) -> Result<T, CliError> {
+        self.answer(self.request_as(person, reqwest::Method::GET, path)).await
+    }
+
+    /// Asks for something to be done as somebody else; the engine hears that from root only.
+    pub(crate) async fn post_as<T: DeserializeOwned>(
+        &self,
+        person: &str,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, CliError> {
+        self.answer(self.request_as(person, reqwest::Method::POST, path).json(body)).await
     }
 
     /// Asks for a document.

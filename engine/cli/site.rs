@@ -5,7 +5,7 @@ use crate::config::{self, Cluster, Config};
 use crate::exit::CliError;
 use crate::fleet::Fleet;
 use crate::identity;
-use crate::printer::{Printer, Tone, paint};
+use crate::printer::{Printer, Tone, paint, tame};
 use engine_adapters::node::{ExporterTelemetry, LocalNode};
 use engine_adapters::slurm::SlurmBackend;
 use engine_adapters::slurm::topology::read_topology_conf;
@@ -52,6 +52,8 @@ pub(crate) struct Site {
     pub(crate) config_path: Option<PathBuf>,
     /// What the site allows.
     pub(crate) policy: Arc<Policy>,
+    /// Where the engine that serves would answer.
+    socket: PathBuf,
     /// The file of the site's own policy.
     policy_from: Option<String>,
     /// topology.conf that the configuration names.
@@ -90,6 +92,21 @@ impl Site {
         .with_hint(format!(
             "it needs one of the roles {}; `slurmedic policy show` lists who has which",
             who.join(", ")
+        )))
+    }
+
+    /// Makes sure that this process can work on a node: one with an agent takes orders from the engine that serves only, and
+    /// an order that nobody fetches is waited for in vain.
+    pub(crate) fn within_reach(&self, node: &NodeName) -> Result<(), CliError> {
+        if self.orders.is_none() || self.local.as_ref() == Some(node) {
+            return Ok(());
+        }
+        let socket = tame(&self.socket.display().to_string());
+        Err(CliError::failed(format!(
+            "{node} is worked on by its agent, which takes orders from the engine that serves only, and none answers at {socket}"
+        ))
+        .with_hint(format!(
+            "start `slurmedic serve` (systemctl start slurmedic) and run this again, or run it on {node} itself; nothing was begun"
         )))
     }
 
@@ -190,6 +207,7 @@ pub(crate) async fn open(
         local: Some(local),
         config_path,
         policy,
+        socket: config.server.socket.clone().unwrap_or_else(|| crate::remote::DEFAULT_SOCKET.into()),
         policy_from,
         topology: config.policy.topology,
         library,
@@ -212,6 +230,7 @@ pub(crate) fn simulated(
         local: None,
         config_path: None,
         policy,
+        socket: crate::remote::DEFAULT_SOCKET.into(),
         policy_from: None,
         topology: None,
         library,

@@ -4,7 +4,7 @@
 use crate::support::agents::{SOON, Site};
 use crate::support::cmd::run;
 use crate::support::lab::{Lab, Lent};
-use crate::support::product::{Bench, LIMIT};
+use crate::support::product::{Bench, LIMIT, MAIN, Story};
 use crate::support::{eventually, read};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -172,4 +172,31 @@ fn a_process_that_comes_onto_the_gpu_after_the_plan_is_seen_by_the_node() {
         story.to_string().contains("4711") || story.why().contains("4711"),
         "the holder is named: {story}"
     );
+}
+
+#[test]
+fn a_run_at_the_terminal_reaches_the_node_by_the_engine_that_serves_or_says_so_at_once() {
+    let mut site = Site::new();
+    let node = site.bench.node().to_owned();
+    let words =
+        ["run", MAIN, "--node", &node, "--gpu", "2", "--yes", "--approved-by", "root", "--format", "json"];
+    let begun = std::time::Instant::now();
+    let alone = run(&mut site.medic(&words), LIMIT);
+    assert_eq!(alone.code, 1, "{alone}");
+    for text in ["its agent", "engine.sock", "slurmedic serve", "nothing was begun"] {
+        assert!(alone.err.contains(text), "no {text:?}: {alone}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "it waits for nobody: {alone}");
+    assert!(site.bench.writes().is_empty(), "{:?}", site.bench.writes());
+    site.serve();
+    site.start_agent();
+    eventually("the agent is heard", SOON, || {
+        let story = run(&mut site.medic(&words), LIMIT);
+        // Until then nothing is known of the GPU, and the plan is rejected.
+        if story.code == 10 { Err(story.to_string()) } else { Ok(Story::of(story)) }
+    })
+    .ended("succeeded", 0);
+    let story = site.await_status(&["succeeded"]);
+    site.bench.agrees(&story);
+    site.bench.lab.await_state(&node, &["IDLE"]);
 }

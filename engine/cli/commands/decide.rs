@@ -3,6 +3,7 @@
 use super::Global;
 use super::run::{Live, drive_through, finish, tell_end};
 use crate::exit::{CliError, Exit};
+use crate::following::follow;
 use crate::identity;
 use crate::printer::{Format, Printer};
 use crate::remote::{self, Remote, segment};
@@ -20,6 +21,9 @@ pub(crate) struct ApproveArgs {
     /// The runs, or the beginnings of their ids.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<String>,
+    /// Where an engine serves: stay, tell what it does, and end as the runs end.
+    #[arg(long)]
+    follow: bool,
 }
 
 /// Which run, and why not.
@@ -39,7 +43,7 @@ pub(crate) async fn approve(
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
     if let Some(engine) = remote::engine(global).await? {
-        return approve_at(&engine, &args.runs, printer).await;
+        return approve_at(&engine, args, printer).await;
     }
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
@@ -49,6 +53,7 @@ pub(crate) async fn approve(
     let mut work = tokio::task::JoinSet::new();
     for text in &args.runs {
         let run = run_id(&site, text).await?;
+        site.within_reach(&site.engine.state(&run).await?.plan.target.node)?;
         site.engine.approve(&run, me.clone()).await?;
         let engine = site.engine.clone();
         work.spawn(async move {
@@ -76,12 +81,17 @@ pub(crate) async fn approve(
 }
 
 /// Says yes at the engine that serves; it carries the runs out.
-async fn approve_at(engine: &Remote, runs: &[String], printer: &mut Printer) -> Result<Exit, CliError> {
+async fn approve_at(engine: &Remote, args: &ApproveArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let mut worst = Exit::Ok;
-    for text in runs {
+    let mut followed = Vec::new();
+    for text in &args.runs {
         let path = format!("/api/v1/runs/{}/approve", segment(text)?);
         let done: Decided = engine.post(&path, &serde_json::json!({})).await?;
         let exit = match done.status.as_str() {
+            "approved" | "running" if args.follow => {
+                followed.push(done.run);
+                continue;
+            }
             "approved" | "running" => {
                 told(&done.run, printer)?;
                 Exit::Ok
@@ -92,6 +102,13 @@ async fn approve_at(engine: &Remote, runs: &[String], printer: &mut Printer) -> 
                 tell_end(&shown.run, &shown.events, printer)?
             }
         };
+        if exit as u8 > worst as u8 {
+            worst = exit;
+        }
+    }
+    // All of them are under way already.
+    for run in &followed {
+        let exit = follow(engine, run, printer).await?;
         if exit as u8 > worst as u8 {
             worst = exit;
         }

@@ -2,11 +2,14 @@
 
 use super::Global;
 use crate::exit::{CliError, Exit};
+use crate::identity;
 use crate::printer::{Format, Printer, Tone, paint, tame, wrapped};
 use crate::remote;
 use crate::site::{Access, open};
 use engine_core::incident::{Incident, Phase, Subject};
-use engine_server::{Desk, Incidents};
+use engine_core::policy::Deed;
+use engine_core::run::Actor;
+use engine_server::{Closed, Desk, Incidents};
 
 /// Which incidents.
 #[derive(Debug, clap::Args)]
@@ -14,6 +17,49 @@ pub(crate) struct IncidentsArgs {
     /// At most so many, oldest first.
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+/// What is to be done.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Close one that a person has: it is done. A fault that is still there is reported anew by its source.
+    Close(CloseArgs),
+}
+
+/// Which incident, and why.
+#[derive(Debug, clap::Args)]
+struct CloseArgs {
+    /// Its id, such as i12.
+    #[arg(value_name = "INCIDENT")]
+    incident: String,
+    /// What was done; goes on record.
+    #[arg(long)]
+    reason: String,
+}
+
+async fn close(args: &CloseArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
+    let done: Closed = match remote::engine(global).await? {
+        Some(engine) => {
+            let path = format!("/api/v1/incidents/{}/close", remote::segment(&args.incident)?);
+            engine.post(&path, &serde_json::json!({ "why": args.reason })).await?
+        }
+        None => {
+            let site = open(global, printer, Access::Record, None).await?;
+            let me = identity::person();
+            site.permit(&me, Deed::Cancel)?;
+            Desk::new(site.engine).close(&args.incident, &Actor::person(me), &args.reason).await?
+        }
+    };
+    match printer.format {
+        Format::Json => printer.json(&done)?,
+        Format::Text => {
+            printer
+                .out(format!("incident {} of {} is closed; {} says so", done.incident, done.node, done.by));
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 /// Runs `incidents`.
@@ -22,6 +68,9 @@ pub(crate) async fn run(
     global: &Global,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
+    if let Some(What::Close(close_args)) = &args.what {
+        return close(close_args, global, printer).await;
+    }
     let found: Incidents = match remote::engine(global).await? {
         Some(engine) => engine.get("/api/v1/incidents", &[("limit", args.limit.to_string())]).await?,
         None => {
@@ -58,6 +107,7 @@ fn print(i: &Incident, printer: &mut Printer) {
     let on = match &i.subject {
         Subject::Node { node, .. } => node.as_str().to_owned(),
         Subject::Breaker { .. } => "breaker".to_owned(),
+        Subject::Tool { tool } => tame(tool),
     };
     let (tone, stands, why) = match &i.phase {
         Phase::New => (Tone::Strong, "new", String::new()),

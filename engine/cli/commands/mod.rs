@@ -13,6 +13,7 @@ pub(crate) mod explain;
 pub(crate) mod facts;
 pub(crate) mod fmt;
 pub(crate) mod incidents;
+pub(crate) mod handed;
 pub(crate) mod init;
 pub(crate) mod journal;
 pub(crate) mod knowledge;

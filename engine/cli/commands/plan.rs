@@ -8,10 +8,9 @@ use crate::verdict::{cost_lines, policy_lines};
 use engine_core::condition::Truth;
 use engine_core::model::NodeName;
 use engine_core::plan::{ConditionReport, Plan};
-use engine_core::playbook::Playbook;
 use engine_core::policy::Outcome;
 use engine_core::run::Actor;
-use engine_core::value::{Value, format_duration};
+use engine_core::value::format_duration;
 use engine_runtime::engine::{Alert, Proposal, ProposeError, ProposeRequest};
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
@@ -69,10 +68,10 @@ pub(crate) fn node_name(text: &str) -> Result<NodeName, CliError> {
 /// Makes the plan.
 pub(crate) async fn propose(what: &What, node: NodeName, site: &Site) -> Result<Proposal, CliError> {
     let playbook = site.playbook(&what.playbook)?;
-    if what.alert_id.len() > 256 {
+    if what.alert_id.len() > engine_server::MAX_ALERT_ID {
         return Err(CliError::usage("--alert-id: at most 256 bytes"));
     }
-    let params = params(playbook, &what.params)?;
+    let params = engine_server::read_params(playbook, &params(&what.params)?)?;
     let request = ProposeRequest {
         playbook,
         node,
@@ -118,20 +117,15 @@ pub(crate) async fn exists(site: &Site, node: &NodeName) -> Result<(), CliError>
     }
 }
 
-fn params(playbook: &Playbook, given: &[String]) -> Result<BTreeMap<String, Value>, CliError> {
+/// Takes the parameters as they are written at the terminal apart.
+pub(super) fn params(given: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     let mut out = BTreeMap::new();
     for text in given {
         let (name, value) = text
             .split_once('=')
             .ok_or_else(|| CliError::usage(format!("--param {}: write NAME=VALUE", tame(text))))?;
-        // An undeclared name is refused by the planner, which knows the nearest one.
-        let value = match playbook.params.get(name) {
-            Some(decl) => Value::parse(decl.ty, value)
-                .map_err(|why| CliError::usage(format!("--param {name}: {}", tame(&why))))?,
-            None => Value::Text(value.to_owned()),
-        };
-        if out.insert(name.to_owned(), value).is_some() {
-            return Err(CliError::usage(format!("--param {name} is given twice")));
+        if out.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(CliError::usage(format!("--param {} is given twice", tame(name))));
         }
     }
     Ok(out)

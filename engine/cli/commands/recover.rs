@@ -3,10 +3,13 @@
 use super::Global;
 use super::run::{Live, finish};
 use crate::exit::{CliError, Exit};
+use crate::following::follow;
 use crate::identity;
 use crate::printer::{Format, Printer};
+use crate::remote::{self, Remote, segment};
 use crate::site::{Access, open, run_id};
 use engine_core::policy::Deed;
+use engine_server::{Runs, Show};
 use std::sync::Arc;
 
 /// Which runs.
@@ -22,6 +25,9 @@ pub(crate) async fn run(
     global: &Global,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
+    if let Some(engine) = remote::engine(global).await? {
+        return recover_at(args, &engine, printer).await;
+    }
     let site =
         open(global, printer, Access::Change, None).await?.watched(Arc::new(Live::new(printer.format)));
     site.permit(&identity::person(), Deed::Run)?;
@@ -30,14 +36,11 @@ pub(crate) async fn run(
         Some(text) => vec![run_id(&site, text).await?],
         None => site.engine.ports.journal.orphans().await?,
     };
+    for run in &runs {
+        site.within_reach(&site.engine.state(run).await?.plan.target.node)?;
+    }
     if runs.is_empty() {
-        match printer.format {
-            Format::Json => {
-                printer.json(&serde_json::json!({ "format": "slurmedic/recover/1", "runs": [] }))?;
-            }
-            Format::Text => printer.out("no interrupted run"),
-        }
-        return Ok(Exit::Ok);
+        return nothing(printer);
     }
     // Side by side: one may wait hours for its jobs.
     let mut work = tokio::task::JoinSet::new();
@@ -58,4 +61,36 @@ pub(crate) async fn run(
         }
     }
     Ok(worst)
+}
+
+/// The engine that serves picks interrupted runs up by itself: they are only followed.
+async fn recover_at(args: &RecoverArgs, engine: &Remote, printer: &mut Printer) -> Result<Exit, CliError> {
+    let runs = match &args.run {
+        Some(text) => {
+            let shown: Show = engine.get(&format!("/api/v1/runs/{}", segment(text)?), &[]).await?;
+            vec![shown.run]
+        }
+        None => engine.get::<Runs>("/api/v1/runs", &[("limit", "1".to_owned())]).await?.interrupted,
+    };
+    if runs.is_empty() {
+        return nothing(printer);
+    }
+    let mut worst = Exit::Ok;
+    for run in &runs {
+        let exit = follow(engine, run, printer).await?;
+        if exit as u8 > worst as u8 {
+            worst = exit;
+        }
+    }
+    Ok(worst)
+}
+
+fn nothing(printer: &mut Printer) -> Result<Exit, CliError> {
+    match printer.format {
+        Format::Json => {
+            printer.json(&serde_json::json!({ "format": "slurmedic/recover/1", "runs": [] }))?;
+        }
+        Format::Text => printer.out("no interrupted run"),
+    }
+    Ok(Exit::Ok)
 }

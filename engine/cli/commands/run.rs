@@ -5,6 +5,7 @@ use super::plan::{What, node_name, propose, show};
 use crate::exit::{CliError, Exit};
 use crate::identity;
 use crate::printer::{Format, Printer, Tone, paint, wrapped};
+use crate::remote;
 use crate::site::{Access, Site, open};
 use crate::timeline;
 use engine_core::model::{NodeName, RunId};
@@ -18,13 +19,13 @@ use std::sync::Arc;
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    what: What,
+    pub(super) what: What,
     /// Do not ask on the terminal: the people named by --approved-by have approved.
     #[arg(long, requires = "approved_by")]
-    yes: bool,
+    pub(super) yes: bool,
     /// Who approved; goes on record. Twice for a playbook that needs two people.
     #[arg(long, value_name = "NAME")]
-    approved_by: Vec<String>,
+    pub(super) approved_by: Vec<String>,
 }
 
 /// Runs `run`.
@@ -42,11 +43,15 @@ pub(crate) async fn run(args: &RunArgs, global: &Global, printer: &mut Printer) 
             "--approved-by is for --yes; without it the person at the terminal is asked",
         ));
     }
+    if let Some(engine) = remote::engine(global).await? {
+        return super::handed::run(args, &engine, printer).await;
+    }
     let site = open(global, printer, Access::Change, Some(&node))
         .await?
         .watched(Arc::new(Live::new(printer.format)));
     let (site, _fleet) = site.gated().await?;
     site.permit(&identity::person(), Deed::Run)?;
+    site.within_reach(&node)?;
     for name in &args.approved_by {
         site.permit(name, Deed::Approve)?;
     }
@@ -91,6 +96,21 @@ async fn ask(args: &RunArgs, site: &Site, run: &RunId, printer: &mut Printer) ->
         return Ok(Answer::Yes);
     }
     let me = identity::person();
+    if ask_person(run, &me, printer).await? {
+        site.permit(&me, Deed::Approve)?;
+        site.engine.approve(run, Actor::person(me)).await?;
+        Ok(Answer::Yes)
+    } else {
+        site.engine.deny(run, &Actor::person(me), NOT_YES).await?;
+        Ok(Answer::No)
+    }
+}
+
+/// Why a run was refused at the terminal.
+pub(super) const NOT_YES: &str = "the answer at the terminal was not `yes`";
+
+/// Asks the person at the terminal whether the run may go on.
+pub(super) async fn ask_person(run: &RunId, me: &str, printer: &mut Printer) -> Result<bool, CliError> {
     printer.say(format!(
         "{} approve run {run} as {me}? Type {} to go on: ",
         paint(Tone::Strong, "?"),
@@ -103,14 +123,7 @@ async fn ask(args: &RunArgs, site: &Site, run: &RunId, printer: &mut Printer) ->
     .await
     .map_err(|e| CliError::caused("the terminal could not be read", e))?
     .map_err(|e| CliError::caused("the terminal could not be read", e))?;
-    if answer.trim() == "yes" {
-        site.permit(&me, Deed::Approve)?;
-        site.engine.approve(run, Actor::person(me)).await?;
-        Ok(Answer::Yes)
-    } else {
-        site.engine.deny(run, &Actor::person(me), "the answer at the terminal was not `yes`").await?;
-        Ok(Answer::No)
-    }
+    Ok(answer.trim() == "yes")
 }
 
 /// Picks up what a killed engine left on this node; a new run would only meet its marks.

@@ -87,6 +87,7 @@ pub async fn feed(intake: &Intake, gathered: Gathered) -> Result<Answered, Probl
 fn word_of(heard: &Heard) -> &'static str {
     match heard {
         Heard::New(event) if matches!(**event, FleetEvent::Joined { .. }) => "joined",
+        Heard::New(event) if matches!(**event, FleetEvent::Eased { .. }) => "counted",
         Heard::New(_) => "opened",
         Heard::Counted(_) => "counted",
         Heard::Not(NotHeard::UnknownNode) => "unknown_node",
@@ -101,6 +102,7 @@ fn sentence_of(heard: &Heard) -> String {
     match heard {
         Heard::New(event) => match &**event {
             FleetEvent::Joined { incident, .. } => format!("joins incident {incident}"),
+            FleetEvent::Eased { incident, .. } => format!("counted for incident {incident}: it may be over"),
             _ => "opens an incident".to_owned(),
         },
         Heard::Counted(incident) => format!("counted for incident {incident}"),

@@ -127,6 +127,10 @@ impl Playbooks for PlaybooksNow {
     fn find(&self, reference: &PlaybookRef) -> Option<Arc<Playbook>> {
         self.0.get().find(reference)
     }
+
+    fn all(&self) -> Vec<Arc<Playbook>> {
+        self.0.get().all()
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //!
 //! Nothing here judges who may ask; the faces do, before they come here.
 
-use crate::documents::{Decided, Incidents, Runs, Show, StopList, StopNow, Stopped, Why};
+use crate::documents::{Closed, Decided, Incidents, Runs, Show, StopList, StopNow, Stopped, Why};
 use crate::problem::{Problem, ProblemKind};
 use engine_core::digest::Digest;
-use engine_core::incident::{FleetEvent, QueuedWork, Scope, Trouble};
+use engine_core::incident::{Closing, FleetEvent, Phase, QueuedWork, Scope, Trouble};
 use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::observe::state_word;
@@ -156,6 +156,46 @@ impl Desk {
         Ok(Incidents { format: "slurmedic/incidents/1".to_owned(), stops, open, incidents })
     }
 
+    /// Closes the incident of a node that a person has: they say that it is done. One that the engine works on is not
+    /// closed under its hands.
+    pub async fn close(&self, incident: &str, by: &Actor, why: &str) -> Result<Closed, Problem> {
+        let why = format!("{by} says: {}", reason(why)?);
+        let log = self.log().await?;
+        let found = log
+            .write(|draft| {
+                let all = || draft.state.incidents().filter(|i| i.id.to_string() == incident);
+                let Some((id, node, phase)) =
+                    all().find_map(|i| Some((i.id, i.node()?.to_string(), i.phase.clone())))
+                else {
+                    return Ok(Err(None));
+                };
+                if let Phase::Running { run } = phase {
+                    return Ok(Err(Some(run)));
+                }
+                let why = why.clone();
+                draft.push(FleetEvent::Closed { incident: id, closing: Closing::Done, why })?;
+                Ok(Ok((id, node)))
+            })
+            .await?;
+        match found {
+            Ok((id, node)) => Ok(Closed {
+                format: "slurmedic/closed/1".to_owned(),
+                incident: id.to_string(),
+                node,
+                by: by.name.clone(),
+            }),
+            Err(None) => {
+                let shown: String = incident.chars().take(40).filter(|c| !c.is_control()).collect();
+                Err(Problem::new(ProblemKind::NotFound, format!("no incident {shown} of a node is open"))
+                    .with_hint("`slurmedic incidents` lists them"))
+            }
+            Err(Some(run)) => {
+                Err(Problem::new(ProblemKind::Conflict, format!("run {run} works on incident {incident}"))
+                    .with_hint(format!("`slurmedic deny {run}` or `slurmedic cancel {run}` ends it first")))
+            }
+        }
+    }
+
     /// Lists what stands still.
     pub async fn stops(&self) -> Result<StopList, Problem> {
         let list = |f: &engine_core::incident::FleetState| -> Vec<StopNow> {
@@ -253,7 +293,7 @@ impl Desk {
     }
 
     /// A node that could not be read may not exist at all.
-    async fn exists(&self, node: &NodeName) -> Result<(), Problem> {
+    pub(crate) async fn exists(&self, node: &NodeName) -> Result<(), Problem> {
         match self.engine.ports.scheduler.nodes().await {
             Ok(all) if !all.value.is_empty() && all.value.iter().all(|n| n.name != *node) => {
                 let error = format!("there is no node {node} in this cluster of {}", all.value.len());

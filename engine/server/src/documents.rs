@@ -81,6 +81,19 @@ pub struct Incidents {
     pub incidents: Vec<Incident>,
 }
 
+/// An incident that a person closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// `slurmedic/closed/1`.
+    pub format: String,
+    /// The incident.
+    pub incident: String,
+    /// Its node.
+    pub node: String,
+    /// Who closed it, as it is on record.
+    pub by: String,
+}
+
 /// One thing that stands still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopNow {

@@ -503,3 +503,4 @@ fn word(kind: ProblemKind) -> &'static str {
         ProblemKind::Failed => "failed",
     }
 }
+        ProblemKind::NotApplicable => "not_applicable",

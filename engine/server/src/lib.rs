@@ -26,6 +26,7 @@ mod listen;
 mod metrics;
 mod peer;
 mod problem;
+mod propose;
 mod routes;
 mod runwatch;
 mod secret;
@@ -44,13 +45,14 @@ pub use caller::{Caller, Means, TokenScope};
 pub use current::{Current, GateNow, PlaybooksNow};
 pub use desk::{Desk, Stops};
 pub use documents::{
-    About, AlertsTaken, Decided, Incidents, Runs, Show, StopList, StopNow, Stopped, TicketIssued, Why,
+    About, AlertsTaken, Closed, Decided, Incidents, Runs, Show, StopList, StopNow, Stopped, TicketIssued, Why,
 };
 pub use happening::{Happening, Telemetry};
 pub use health::{Health, HealthReport};
 pub use listen::{BindError, Bound, bind_net, bind_socket};
 pub use peer::{PERSON_HEADER, groups_of, is_name};
 pub use problem::{Problem, ProblemKind};
+pub use propose::{MAX_ALERT_ID, Wanted, read_params};
 pub use runwatch::RunWatch;
 pub use secret::{SecretError, random_hex, read_secret};
 pub use server::{Parts, Server, SourceTable, serve};

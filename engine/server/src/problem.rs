@@ -23,6 +23,8 @@ pub enum ProblemKind {
     NotFound,
     /// It does not fit where things stand.
     Conflict,
+    /// The playbook does not apply there.
+    NotApplicable,
     /// The request is larger than is taken.
     TooLarge,
     /// Too many refused attempts.
@@ -41,7 +43,7 @@ impl ProblemKind {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::NotPermitted => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Conflict => StatusCode::CONFLICT,
+            Self::Conflict | Self::NotApplicable => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             // Alertmanager sends again after a 5xx, and gives up after a 429.

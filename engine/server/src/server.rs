@@ -3,7 +3,7 @@
 use crate::authority::Authority;
 use crate::caller::Caller;
 use crate::crowd::Crowd;
-use crate::current::Current;
+use crate::current::{Current, PlaybooksNow};
 use crate::desk::Desk;
 use crate::happening::{Happening, Telemetry};
 use crate::health::Health;
@@ -57,6 +57,8 @@ pub struct Parts {
     pub tokens: Option<Arc<TokenStore>>,
     /// Tickets, where the site has a key.
     pub tickets: Arc<Current<Option<TicketDesk>>>,
+    /// The playbooks in force.
+    pub playbooks: Arc<PlaybooksNow>,
     /// Orders for nodes with agents, where the site has any.
     pub orders: Option<Arc<Mailbox>>,
     /// Domains of nodes whose agents must show a certificate; `None` where they show none.

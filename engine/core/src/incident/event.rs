@@ -85,7 +85,15 @@ pub enum FleetEvent {
         /// When it was seen last.
         last_seen: Timestamp,
     },
-    /// A source says that an alert is over.
+    /// A source says that an alert is over. It counts if it stays so; on record, so that a source that says it once only
+    /// is heard by the next engine too.
+    Eased {
+        /// The incident.
+        incident: IncidentId,
+        /// Which alert.
+        fingerprint: Fingerprint,
+    },
+    /// An alert stayed over.
     Resolved {
         /// The incident.
         incident: IncidentId,
@@ -181,6 +189,7 @@ impl FleetEvent {
             Self::Troubled { .. } => "troubled",
             Self::Closed { .. } => "closed",
             Self::Tripped { .. } => "tripped",
+            Self::Eased { .. } => "eased",
             Self::Stopped { .. } => "stopped",
             Self::Released { .. } => "released",
         }

@@ -80,6 +80,12 @@ pub struct Series {
 /// An open incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
+    /// Whether its source said last, as far as the record says, that it is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub easing: bool,
+    /// When that was written down last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eased_at: Option<Timestamp>,
     /// Its id.
     pub id: IncidentId,
     /// What it is about.
@@ -268,11 +274,17 @@ impl FleetState {
                 let s = self.series(*incident, fingerprint)?;
                 s.times = s.times.saturating_add(*times);
                 s.last_seen = s.last_seen.max(*last_seen);
-                s.firing = true;
+                (s.firing, s.easing) = (true, false);
+                Ok(())
+            }
+            FleetEvent::Eased { incident, fingerprint } => {
+                let s = self.series(*incident, fingerprint)?;
+                (s.easing, s.eased_at) = (true, Some(at));
                 Ok(())
             }
             FleetEvent::Resolved { incident, fingerprint } => {
-                self.series(*incident, fingerprint)?.firing = false;
+                let s = self.series(*incident, fingerprint)?;
+                (s.firing, s.easing) = (false, false);
                 Ok(())
             }
             FleetEvent::Planned { incident, run } => {
@@ -466,6 +478,8 @@ fn covers_place(scope: &Scope, node: &NodeName, place: &Place) -> bool {
         Scope::Fleet => true,
         Scope::Partition(p) => place.partitions.contains(p),
         Scope::Node(n) => n == node,
+        easing: false,
+        eased_at: None,
         // Which playbook an incident needs is decided anew each time it is planned.
         Scope::Playbook(_) => false,
     }

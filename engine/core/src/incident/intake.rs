@@ -103,7 +103,7 @@ pub fn hear(
     now: Timestamp,
 ) -> Heard {
     if let Some(incident) = state.on_node(&alert.node) {
-        return hear_known(counters, incident, alert, now);
+        return hear_known(counters, rules, incident, alert, now);
     }
     if !alert.firing {
         return Heard::Not(NotHeard::NothingToResolve);
@@ -132,7 +132,13 @@ fn is_settling(
     state.settling(node, fingerprint).is_some_and(|since| now.duration_since(since) <= rules.settle)
 }
 
-fn hear_known(counters: &mut Counters, incident: &Incident, alert: Alert, now: Timestamp) -> Heard {
+fn hear_known(
+    counters: &mut Counters,
+    rules: &IntakeRules,
+    incident: &Incident,
+    alert: Alert,
+    now: Timestamp,
+) -> Heard {
     let id = incident.id;
     let Some(known) = incident.alerts.get(&alert.fingerprint) else {
         if !alert.firing {
@@ -153,8 +159,30 @@ fn hear_known(counters: &mut Counters, incident: &Incident, alert: Alert, now: T
         counter.over_since = None;
     } else if known.firing {
         counter.over_since.get_or_insert(now);
+        // Once in a while: one that flaps has not a record for each time.
+        let rested = known.eased_at.is_none_or(|at| now.duration_since(at) >= rules.repeat_every * 2);
+        if !known.easing && rested {
+            let fingerprint = alert.fingerprint;
+            return Heard::New(Box::new(FleetEvent::Eased { incident: id, fingerprint }));
+        }
     }
     Heard::Counted(id)
+}
+
+/// Takes up what an engine before this one heard to be over and did not live to resolve. Had it been seen again since, a
+/// record would say so by now.
+fn adopt(state: &FleetState, counters: &mut Counters, rules: &IntakeRules, now: Timestamp) {
+    let patience = rules.repeat_every + rules.quiet;
+    for i in state.incidents() {
+        for (print, s) in i.alerts.iter().filter(|(_, s)| s.firing && s.easing) {
+            let Some(at) = s.eased_at.filter(|at| now.duration_since(*at) >= patience) else { continue };
+            counters.series.entry((i.id, print.clone())).or_insert_with(|| Counter {
+                recorded_at: s.last_seen,
+                over_since: Some(at),
+                ..Counter::default()
+            });
+        }
+    }
 }
 
 /// Says what time alone changes: counts are written down, alerts that stayed over are resolved, and incidents whose
@@ -167,6 +195,7 @@ pub fn tick(
     room: usize,
 ) -> Vec<FleetEvent> {
     let mut out = Vec::new();
+    adopt(state, counters, rules, now);
     counters
         .series
         .retain(|(id, print), _| state.incident(*id).is_some_and(|i| i.alerts.contains_key(print)));

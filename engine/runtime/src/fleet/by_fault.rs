@@ -42,4 +42,8 @@ impl Playbooks for ByFault {
     fn find(&self, reference: &PlaybookRef) -> Option<Arc<Playbook>> {
         self.all.get(reference).cloned()
     }
+
+    fn all(&self) -> Vec<Arc<Playbook>> {
+        self.all.values().cloned().collect()
+    }
 }

@@ -4,10 +4,11 @@
 use super::{read_json, to_its_end};
 use crate::caller::Caller;
 use crate::desk::Stops;
-use crate::documents::{Decided, Stopped, TicketIssued};
+use crate::documents::{Closed, Decided, Show, Stopped, TicketIssued};
 use crate::happening::Happening;
 use crate::peer::Peer;
 use crate::problem::{Problem, ProblemKind};
+use crate::propose::Wanted;
 use crate::server::Server;
 use crate::ticket::TicketDesk;
 use axum::body::Body;
@@ -53,6 +54,41 @@ impl<T: serde::de::DeserializeOwned> Act<T> {
 fn tell(server: &Server, caller: &Caller, deed: &'static str, about: String) {
     let (by, known_by) = (caller.name.clone(), caller.known_by());
     server.parts().telemetry.tell(&Happening::Decided { deed, by, known_by, about });
+}
+
+/// Plans a run and puts it on record; the dispatcher goes on with it.
+pub(super) async fn run(
+    State(server): State<Arc<Server>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Show> {
+    let act: Act<Wanted> = Act::begin(server, caller, Deed::Run, &headers, body).await?;
+    to_its_end(async move {
+        let parts = act.server.parts();
+        let shown = parts.desk.propose(&*parts.playbooks, &act.sent, act.caller.actor()).await?;
+        tell(&act.server, &act.caller, "run", shown.run.to_string());
+        Ok(Json(shown))
+    })
+    .await
+}
+
+/// Closes an incident: a person says that it is done.
+pub(super) async fn close(
+    State(server): State<Arc<Server>>,
+    caller: Caller,
+    Path(incident): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Closed> {
+    let act: Act<Because> = Act::begin(server, caller, Deed::Cancel, &headers, body).await?;
+    to_its_end(async move {
+        let desk = &act.server.parts().desk;
+        let done = desk.close(&incident, &act.caller.actor(), act.sent.why()).await?;
+        tell(&act.server, &act.caller, "close", done.incident.clone());
+        Ok(Json(done))
+    })
+    .await
 }
 
 /// Which plan is meant.

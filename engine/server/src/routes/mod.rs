@@ -29,7 +29,7 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .route("/api/v1/about", get(look::about))
-        .route("/api/v1/runs", get(look::runs))
+        .route("/api/v1/runs", get(look::runs).post(act::run))
         .route("/api/v1/runs/{run}", get(look::show))
         .route("/api/v1/runs/{run}/approve", post(act::approve))
         .route("/api/v1/runs/{run}/deny", post(act::deny))
@@ -39,6 +39,7 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/api/v1/nodes/{node}", get(look::why))
         .route("/api/v1/incidents", get(look::incidents))
         .route("/api/v1/breaker", get(look::stops))
+        .route("/api/v1/incidents/{incident}/close", post(act::close))
         .route("/api/v1/breaker/pause", post(act::pause))
         .route("/api/v1/breaker/reset", post(act::reset))
         .route("/api/v1/breaker/wrong", post(act::wrong))
@@ -78,7 +79,7 @@ async fn through(State(server): State<Arc<Server>>, request: Request, next: Next
     };
     let net = matches!(request.extensions().get::<Peer>(), Some(Peer::Net { .. }));
     let who = request.extensions().get::<Peer>().map_or_else(|| "nobody".to_owned(), Peer::key);
-    let looks_at_slurm = route.starts_with("/api/v1/nodes") || route.starts_with("/api/v1/runs/");
+    let looks_at_slurm = route.starts_with("/api/v1/nodes") || route.starts_with("/api/v1/runs");
     let approves = route == "/api/v1/approvals";
     let limits = server.limits();
     // An agent's fetch is held open, and its evidence is large.

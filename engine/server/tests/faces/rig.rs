@@ -6,15 +6,15 @@ use engine_core::model::NodeName;
 use engine_core::policy::{Policy, Role, Roles};
 use engine_playbook::Renderer;
 use engine_runtime::engine::{Engine, EngineConfig, Ports, TimeIds};
-use engine_runtime::fleet::{FleetLog, Intake};
+use engine_runtime::fleet::{ByFault, FleetLog, Intake};
 use engine_runtime::journal::{Journal, JournalError, MemoryJournal, NewRecord, Record, StreamName};
 use engine_runtime::orders::Mailbox;
 use engine_runtime::ports::Clock;
 use engine_runtime::system::SystemClock;
 use engine_server::sources::{Source, SourceConfig};
 use engine_server::{
-    Authority, Bound, Current, Desk, Health, Limits, Listen, NewToken, Parts, Server, ServerSettings,
-    Telemetry, TicketDesk, TokenFile, TokenScope, TokenStore, bind_net, bind_socket, serve,
+    Authority, Bound, Current, Desk, Health, Limits, Listen, NewToken, Parts, PlaybooksNow, Server,
+    ServerSettings, Telemetry, TicketDesk, TokenFile, TokenScope, TokenStore, bind_net, bind_socket, serve,
 };
 use engine_testkit::journal::{Guarded, Porter};
 use engine_testkit::ports::{SimActuator, SimScheduler};
@@ -148,6 +148,9 @@ impl Rig {
             tokens: Some(Arc::new(TokenStore::open(tokens.clone()).unwrap())),
             tickets: Arc::new(Current::new(Arc::new(setup.ticket_key.map(|k| TicketDesk::new(k).unwrap())))),
             orders: setup.orders,
+            playbooks: Arc::new(PlaybooksNow::new(Arc::new(ByFault::newest(
+                engine_playbook::Library::embedded().playbooks(),
+            )))),
             node_certificates: setup.node_certificates,
             sources: Arc::new(Current::new(Arc::new(sources.collect()))),
             open_metrics: setup.open_metrics,

@@ -28,6 +28,9 @@ pub trait Playbooks: Send + Sync + Debug {
     /// Finds exactly this version, with this content.
     fn find(&self, reference: &PlaybookRef) -> Option<Arc<Playbook>>;
 
+    /// Lists every playbook in every version, for whoever names one.
+    fn all(&self) -> Vec<Arc<Playbook>>;
+
     /// Says whether exactly this version, with this content, is among them.
     fn holds(&self, reference: &PlaybookRef) -> bool {
         self.find(reference).is_some()
