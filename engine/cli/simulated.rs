@@ -9,6 +9,7 @@ use engine_core::policy::Policy;
 use engine_playbook::Library;
 use engine_runtime::engine::{EngineConfig, Ports, TimeIds};
 use engine_runtime::journal::{Journal, MemoryJournal, OpenMode, SqliteJournal};
+use engine_runtime::ports::Clock;
 use engine_testkit::ports::{SimActuator, SimScheduler, SimTelemetry};
 use engine_testkit::time::{Pace, SimClock, SimRuntime};
 use engine_testkit::world::{Fault, SimConfig, SimWorld};
@@ -86,6 +87,28 @@ fn clock_end(world: &SimWorld) -> Timestamp {
     world.now().saturating_add(SignedDuration::from_hours(24 * 365)).unwrap_or(Timestamp::MAX)
 }
 
+/// Virtual time beside a real disk: long waits are over at once, and a short nap, which gives something that is at work a
+/// moment to be done, is a real one. In virtual time it would be over before the disk could answer.
+#[derive(Debug)]
+struct RealNaps(SimClock);
+
+/// The longest nap.
+const NAP: SignedDuration = SignedDuration::from_millis(100);
+
+#[async_trait::async_trait]
+impl Clock for RealNaps {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    async fn sleep(&self, duration: SignedDuration) {
+        match Duration::try_from(duration) {
+            Ok(nap) if duration <= NAP => tokio::time::sleep(nap).await,
+            _ => self.0.sleep(duration).await,
+        }
+    }
+}
+
 /// A simulated site whose answers take no time, with a real journal: what is left is the engine.
 pub(crate) fn instant(journal: Arc<dyn Journal>) -> Result<(SimWorld, Site), CliError> {
     let world = SimWorld::new(SimConfig::new(NODES, 1, Timestamp::now()));
@@ -94,7 +117,7 @@ pub(crate) fn instant(journal: Arc<dyn Journal>) -> Result<(SimWorld, Site), Cli
         scheduler: Arc::new(SimScheduler::new(&world)),
         actuator: Arc::new(SimActuator::new(&world)),
         telemetry: None,
-        clock: Arc::new(clock),
+        clock: Arc::new(RealNaps(clock)),
         ids: Arc::new(TimeIds),
         journal,
     };

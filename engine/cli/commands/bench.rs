@@ -41,12 +41,31 @@ pub(crate) struct BenchArgs {
     /// Directory for the journal that is measured; on the disk that matters.
     #[arg(long, default_value = ".")]
     dir: std::path::PathBuf,
-    /// Measure only how many alerts per second the journal takes in.
-    #[arg(long)]
-    intake: bool,
+    /// Measure only this; may be given more than once.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    only: Vec<Part>,
     /// Measure the way from a request to a drained node on this node of the real cluster. It IS drained and resumed.
     #[arg(long, value_name = "NODE")]
     live_node: Option<String>,
+}
+
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Reading and watching a fleet, and the memory that takes.
+    Fleet,
+    /// Planning on known facts.
+    Plan,
+    /// The engine's own time in each step of a run.
+    Steps,
+    /// Starting the program.
+    Help,
+    /// Alerts that become durable per second.
+    Intake,
+    /// The time from an alert to a durable decision.
+    Decide,
+    /// An alert amid a flood of repeats.
+    Flood,
 }
 
 /// How long alerts come at a steady rate.
@@ -66,15 +85,28 @@ struct Figure {
 pub(crate) fn run(args: &BenchArgs, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
     let rounds = args.rounds as usize;
     let mut figures = Vec::new();
-    if !args.intake {
+    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
+    if wanted(Part::Fleet) {
         fleet(args.nodes as usize, rounds, &mut figures)?;
+    }
+    if wanted(Part::Plan) {
         plan(rounds, &mut figures)?;
+    }
+    if wanted(Part::Steps) {
         steps::measure(&args.dir, rounds, &mut figures)?;
+    }
+    if wanted(Part::Help) {
         help(rounds, &mut figures)?;
     }
-    intake::measure(&args.dir, rounds, &mut figures)?;
-    decide::measure(&args.dir, DECIDE_SECONDS, &mut figures)?;
-    flood::measure(&args.dir, &mut figures)?;
+    if wanted(Part::Intake) {
+        intake::measure(&args.dir, rounds, &mut figures)?;
+    }
+    if wanted(Part::Decide) {
+        decide::measure(&args.dir, DECIDE_SECONDS, &mut figures)?;
+    }
+    if wanted(Part::Flood) {
+        flood::measure(&args.dir, &mut figures)?;
+    }
     if let Some(node) = &args.live_node {
         super::wait(live(node, rounds, global, printer, &mut figures))?;
     }
@@ -152,7 +184,8 @@ fn fleet(nodes: usize, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), C
 
 /// Looks at the nodes again and again, as the watch does after each read; what it found stands from the second look on.
 fn watched(nodes: &[Node], rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
-    let reasons = engine_playbook::knowledge::built_in().map_err(|e| CliError::caused("the watch", e))?.reasons;
+    let reasons =
+        engine_playbook::knowledge::built_in().map_err(|e| CliError::caused("the watch", e))?.reasons;
     let (mut watch, mut standing, rules) = (SlurmWatch::default(), Standing::new(), SlurmRules::default());
     let mut values = Vec::new();
     for _ in 0..=rounds {

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind, RunState};
+use engine_core::run::{Event, RunState};
 use engine_runtime::journal::{
-    Admit, ChainReport, HeldLease, Journal, JournalError, Lease, LockKey, MemoryJournal, NewRecord, Record,
-    RunSummary, StreamName,
+    Admit, ChainReport, HeldLease, Journal, JournalError, Lease, LockKey, MemoryJournal, NewEvent, NewRecord,
+    Record, RunSummary, StreamName,
 };
 use jiff::Timestamp;
 use std::fmt::Debug;
@@ -16,15 +16,14 @@ use std::fmt::Debug;
 #[async_trait]
 pub trait Porter: Send + Sync + Debug {
     /// Lets events through to a run.
-    async fn append(
+    async fn append_events(
         &self,
         inner: &MemoryJournal,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
-        inner.append(run, after, at, kinds).await
+        inner.append_events(run, after, new).await
     }
 
     /// Lets records through to a stream.
@@ -67,14 +66,13 @@ impl<P: Porter> Guarded<P> {
 
 #[async_trait]
 impl<P: Porter> Journal for Guarded<P> {
-    async fn append(
+    async fn append_events(
         &self,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
-        self.porter.append(&self.inner, run, after, at, kinds).await
+        self.porter.append_events(&self.inner, run, after, new).await
     }
 
     async fn append_records(

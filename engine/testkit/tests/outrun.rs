@@ -5,7 +5,7 @@ use engine_core::model::{NodeName, RunId};
 use engine_core::run::{Actor, Event, EventKind};
 use engine_playbook::{Library, Renderer};
 use engine_runtime::engine::{Alert, Engine, EngineConfig, EngineError, Ports, ProposeRequest};
-use engine_runtime::journal::{Journal, JournalError, MemoryJournal};
+use engine_runtime::journal::{Journal, JournalError, MemoryJournal, NewEvent};
 use engine_testkit::journal::{Guarded, Porter};
 use engine_testkit::ports::{SeededIds, SimActuator, SimClock, SimScheduler, SimTelemetry};
 use engine_testkit::time::SimRuntime;
@@ -23,19 +23,19 @@ struct Crowd {
 
 #[async_trait]
 impl Porter for Crowd {
-    async fn append(
+    async fn append_events(
         &self,
         inner: &MemoryJournal,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
         if self.faster.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
             let note = EventKind::Noted { text: "somebody else was faster".to_owned() };
+            let at = new.first().map_or(Timestamp::UNIX_EPOCH, |n| n.at);
             inner.append(run, after, at, vec![note]).await?;
         }
-        inner.append(run, after, at, kinds).await
+        inner.append_events(run, after, new).await
     }
 }
 

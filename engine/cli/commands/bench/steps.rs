@@ -15,6 +15,7 @@ use engine_runtime::ports::{
     ActuatorStatus, Controller, LockReservation, NodeActuator, Read, Scheduler, WorkOrder, WorkResult, Write,
 };
 use jiff::Timestamp;
+use rusqlite::Connection;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,14 +26,37 @@ const TOOL: Duration = Duration::from_millis(4);
 /// Measures a synced event and the steps around it.
 pub(super) fn measure(dir: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
     let path = dir.join(format!(".slurmedic-bench-{}.db", std::process::id()));
-    let result = super::super::wait(run(&path, rounds, figures));
+    let peer = dir.join(format!(".slurmedic-bench-peer-{}.db", std::process::id()));
+    let result = super::super::wait(run(&path, &peer, rounds, figures));
     remove_database(&path);
+    remove_database(&peer);
     result
 }
 
-async fn run(path: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
+/// A plain database beside the journal, on the same disk.
+struct Plain(Connection);
+
+impl Plain {
+    fn open(path: &Path) -> rusqlite::Result<Self> {
+        let db = Connection::open(path)?;
+        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.execute_batch("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT")?;
+        Ok(Self(db))
+    }
+
+    fn commit_one_row(&self) -> rusqlite::Result<f64> {
+        let start = Instant::now();
+        self.0.prepare_cached("INSERT INTO notes (text) VALUES (?1)")?.execute(["bench"])?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+async fn run(path: &Path, peer: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<(), CliError> {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(path, OpenMode::ReadWrite)?);
+    let plain = Plain::open(peer).map_err(|e| CliError::caused("the plain database", e))?;
     let mut commits = Vec::new();
+    let mut plain_commits = Vec::new();
     let mut at_once = Vec::new();
     let mut beyond = Vec::new();
     let tools = Arc::new(Tools::default());
@@ -58,8 +82,10 @@ async fn run(path: &Path, rounds: usize, figures: &mut Vec<Figure>) -> Result<()
         let start = Instant::now();
         journal.append(&run, 1, Timestamp::now(), note).await?;
         commits.push(start.elapsed().as_secs_f64() * 1e3);
+        plain_commits.push(plain.commit_one_row().map_err(|e| CliError::caused("the plain database", e))?);
     }
     add(figures, "one synced event in the journal", "ms", commits);
+    add(figures, "  peer: plain SQLite, one row in a synced commit", "ms", plain_commits);
     add(figures, "engine per step beyond tools of 4 ms a call", "ms", beyond);
     add(figures, "engine per step, tools that answer at once", "ms", at_once);
     Ok(())

@@ -177,7 +177,7 @@ pub struct RunState {
     pub verified: bool,
     /// When the last effect that changes something was begun: older facts are unknown.
     pub last_mutation_at: Option<Timestamp>,
-    /// When the last disruptive step was begun: what the node's tools said before is unknown now.
+    /// When the last disruptive step was begun, or came out: what the node's tools said before is unknown now.
     pub last_disruption_at: Option<Timestamp>,
     /// In shadow, what each step would have come to so far.
     pub rehearsed: BTreeMap<Effect, Rehearsal>,
@@ -557,6 +557,7 @@ impl RunState {
                     }
                 }
                 self.finish(*effect, *attempt, outcome);
+                self.disturbed(*effect, at);
             }
             EventKind::Resolved { effect, attempt, resolution, why, after, data } => {
                 match self.effects.get(effect) {
@@ -584,6 +585,7 @@ impl RunState {
                         self.effects.insert(*effect, EffectState::Foreign { why: why.clone(), begun: true });
                     }
                 }
+                self.disturbed(*effect, at);
                 self.why.clone_from(why);
             }
             EventKind::RetryScheduled { effect, attempt, not_before, why } => {
@@ -677,6 +679,7 @@ impl RunState {
         if step.is_some_and(|s| class_of(s).needs_verification()) {
             self.disrupted = true;
             self.verified = false;
+            self.last_disruption_at = Some(at);
         }
         if self.status != Status::RollingBack {
             self.status = if verifies { Status::Verifying } else { Status::Running };
@@ -685,6 +688,13 @@ impl RunState {
             self.last_mutation_at = Some(at);
         }
         self.effects.insert(effect, EffectState::Open { attempt });
+    }
+
+    /// A disruptive step came out: what was seen while it went on is as old as what was seen before.
+    fn disturbed(&mut self, effect: Effect, at: Timestamp) {
+        if self.step_of(effect).is_some_and(|s| class_of(s).needs_verification()) {
+            self.last_disruption_at = Some(at);
+        }
     }
 
     fn finish(&mut self, effect: Effect, attempt: u32, outcome: &Outcome) {

@@ -142,6 +142,25 @@ fn a_reset_is_never_begun_twice() {
     assert!(!way.may_write(again));
 }
 
+/// Rule 3: what the tools said before a reset, or while it went on, is not what they say of the GPU now.
+#[test]
+fn a_reset_makes_old_what_was_seen_before_it_came_out() {
+    let mut way = Way::new(&drain_reset(ApprovalClass::Auto));
+    (0..3).for_each(|i| way.done(Effect::Step(i)));
+    assert_eq!(way.state.last_disruption_at, None);
+    way.begin(Effect::Step(3));
+    let begun = way.state.last_event_at;
+    assert_eq!(way.state.last_disruption_at, Some(begun));
+    way.write(finished(Effect::Step(3), 1, OutcomeKind::Ambiguous, None));
+    let out = way.state.last_event_at;
+    assert!(out > begun && way.state.last_disruption_at == Some(out));
+    way.write(resolved(Effect::Step(3), 1, Resolution::Applied, None));
+    let known = way.state.last_event_at;
+    assert!(known > out && way.state.last_disruption_at == Some(known));
+    way.done(Effect::Step(4));
+    assert_eq!(way.state.last_disruption_at, Some(known));
+}
+
 /// A plan cannot call a reset milder than the catalogue does.
 #[test]
 fn the_catalogue_decides_what_is_disruptive() {

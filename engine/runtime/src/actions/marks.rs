@@ -126,14 +126,8 @@ impl Performer for Unlock {
     }
 
     async fn act(&self, ctx: &Ctx<'_>, context: &Json) -> Outcome {
-        let outcome = delete_lock(ctx, context).await;
-        if outcome.kind == engine_core::run::OutcomeKind::Succeeded {
-            let node = &ctx.state.plan.target.node;
-            if let Err(e) = ctx.engine.ports.journal.drop_lease(node, &ctx.state.run).await {
-                return Outcome::transient(format!("the journal's lock could not be given back: {e}"));
-            }
-        }
-        outcome
+        // The journal's part of the lock is given back with the run's last event, which comes next.
+        delete_lock(ctx, context).await
     }
 
     async fn probe(&self, ctx: &Ctx<'_>, context: &Json) -> Performed {

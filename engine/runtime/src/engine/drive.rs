@@ -1,13 +1,13 @@
 //! Driving a run: do what `next` says until the run is over or waits for people.
 
-use super::guard::on_record;
-use super::{Engine, EngineError, Look, Pass, takes_more};
-use crate::actions::{Ctx, Performed, Prepared, performer};
+use super::step::Ahead;
+use super::{Engine, EngineError, Pass, takes_more};
+use crate::actions::{Ctx, Performed, performer};
 use crate::approval::Ticket;
 use engine_core::fact::FactSet;
 use engine_core::model::RunId;
 use engine_core::run::{
-    Actor, Effect, EffectState, End, EventKind, GuardReport, Next, Outcome, RunState, Status, next,
+    Actor, Effect, EffectState, End, EventKind, GuardReport, Next, RunState, Status, next,
 };
 use jiff::SignedDuration;
 
@@ -29,10 +29,16 @@ impl Engine {
             return Err(EngineError::Claimed(run.clone()));
         }
         let mut state = self.state(run).await?;
-        let mut ahead = None;
+        let mut ahead = Ahead::Nothing;
         loop {
-            // A look ahead serves what comes right after it, and nothing later.
-            let glance: Option<Glance> = ahead.take();
+            // A decision ahead serves what comes right after it, and nothing later.
+            let before = match std::mem::take(&mut ahead) {
+                Ahead::Unwritten(last) => {
+                    ahead = Box::pin(self.go_on(&mut state, last)).await?;
+                    continue;
+                }
+                other => other,
+            };
             let now = self.ports.clock.now();
             let comes = next(&state, now);
             if let Some(kind) = comes.as_event(&state, now, self.config.approval_wait) {
@@ -40,16 +46,12 @@ impl Engine {
                 continue;
             }
             match comes {
-                Next::Over(end) => {
-                    self.ports.journal.drop_lease(&state.plan.target.node, run).await?;
-                    return Ok(Rest::Over(end));
-                }
+                Next::Over(end) => return Ok(Rest::Over(end)),
                 Next::AwaitApproval => return Ok(Rest::AwaitsApproval),
                 Next::Start => match self.gate.admit(&state).await {
                     Pass::Go => {
                         let engine = self.config.engine.clone();
-                        ahead = Box::pin(self.record_and_glance(&mut state, EventKind::Started { engine }))
-                            .await?;
+                        ahead = Ahead::Unwritten(self.unwritten(&state, EventKind::Started { engine }));
                     }
                     Pass::Wait { why, until } => {
                         self.defer(&mut state, why, until).await?;
@@ -73,11 +75,15 @@ impl Engine {
                 Next::Begin { effect, .. } if state.plan.is_shadow() => {
                     self.rehearse(&mut state, effect).await?;
                 }
-                Next::Begin { effect, .. }
-                    if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => {}
                 Next::Begin { effect, attempt } => {
-                    let look = glance.and_then(|g| g.serves(&state, effect));
-                    ahead = Box::pin(self.begin(&mut state, effect, attempt, look)).await?;
+                    let decided = match before.decided(&state, effect, attempt, now) {
+                        Some(decided) => Some(decided),
+                        None if takes_more(&state, effect) && !self.passes(&mut state, effect).await? => None,
+                        None => Box::pin(self.decide(&state, effect, attempt)).await,
+                    };
+                    if let Some(decided) = decided {
+                        ahead = Box::pin(self.begin(&mut state, None, decided)).await?;
+                    }
                 }
                 Next::Probe { effect, attempt } => self.probe(&mut state, effect, attempt).await?,
                 // They are events, and were written above.
@@ -207,97 +213,6 @@ impl Engine {
         Ok(state)
     }
 
-    /// Guard, intent, act, outcome: the only way in which anything is changed. Returns a look for what comes next.
-    async fn begin(
-        &self,
-        state: &mut RunState,
-        effect: Effect,
-        attempt: u32,
-        look: Option<Look>,
-    ) -> Result<Option<Glance>, EngineError> {
-        let asked = self.ports.clock.now();
-        let (look, prepared) = self.guarded(state, effect, attempt, look).await;
-        let Some(prepared) = self.still_passes(state, effect, asked, &look, prepared).await else {
-            return Ok(None);
-        };
-        let Prepared { report, foreign, transient, context } = prepared;
-        let report = on_record(state, effect, report);
-        if !report.passed {
-            let refused = EventKind::Refused { effect, guard: report, foreign, transient };
-            self.record_following(state, refused).await?;
-            return Ok(None);
-        }
-        let action = name(state, effect);
-        let before = look.mark.known().cloned();
-        let intent =
-            EventKind::Intent { effect, attempt, action, guard: report, before, context: context.clone() };
-        // Somebody wrote meanwhile, perhaps a request to stop: decide anew before anything is touched.
-        if !self.record_if_unchanged(state, intent).await? {
-            return Ok(None);
-        }
-        self.recent.forget(&state.plan.target.node);
-        let outcome = {
-            let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
-            match performer(state, effect) {
-                Some(p) => p.act(&ctx, &context).await,
-                None => Outcome::permanent("this release does not know the action"),
-            }
-        };
-        self.recent.forget(&state.plan.target.node);
-        self.record_and_glance(state, EventKind::Finished { effect, attempt, outcome }).await
-    }
-
-    /// Writes an event, and looks meanwhile at the node for the effect that it leads to. Only reading goes on beside the
-    /// write: the next intent is written after both.
-    async fn record_and_glance(
-        &self,
-        state: &mut RunState,
-        kind: EventKind,
-    ) -> Result<Option<Glance>, EngineError> {
-        let (kinds, ahead) = self.with_followers(Some(state.clone()), &state.run, kind.clone());
-        let leads_to = ahead.as_ref().and_then(|a| match next(a, self.ports.clock.now()) {
-            Next::Begin { effect, .. } if !a.plan.is_shadow() => Some((effect, a)),
-            _ => None,
-        });
-        let look = async {
-            match leads_to {
-                Some((effect, ahead)) => {
-                    Some(Glance { effect, seq: ahead.seq, look: self.look_before(ahead, effect).await })
-                }
-                None => None,
-            }
-        };
-        let (written, glance) = tokio::join!(self.append(state, kinds), look);
-        if written? {
-            return Ok(glance);
-        }
-        self.record_following(state, kind).await?;
-        Ok(None)
-    }
-
-    /// Looks at the node and asks the guard of an effect. Changes nothing but the journal's lock.
-    pub(super) async fn guarded(
-        &self,
-        state: &RunState,
-        effect: Effect,
-        attempt: u32,
-        look: Option<Look>,
-    ) -> (Look, Prepared) {
-        let look = match look {
-            Some(look) => look,
-            None => self.look_before(state, effect).await,
-        };
-        let ctx = Ctx { engine: self, state, effect, attempt, look: &look };
-        let mut prepared = match performer(state, effect) {
-            Some(p) => p.prepare(&ctx).await,
-            None => Prepared::no("this release does not know the action", false),
-        };
-        if prepared.report.passed && touches_node(state, effect) {
-            prepared = self.still_so(state, &look, prepared).await;
-        }
-        (look, prepared)
-    }
-
     /// Finds out what became of an effect whose outcome nobody saw.
     async fn probe(&self, state: &mut RunState, effect: Effect, attempt: u32) -> Result<(), EngineError> {
         let context = state.contexts.get(&effect).cloned().unwrap_or_default();
@@ -319,30 +234,6 @@ impl Engine {
         let mut state = state.clone();
         // A note that cannot be written is no reason to stop a wait: the next event will say what is wrong.
         let _ = self.record(&mut state, EventKind::Noted { text }).await;
-    }
-}
-
-/// A look that was made for the next effect while the last event was being written.
-struct Glance {
-    effect: Effect,
-    /// The run's last event when it was made.
-    seq: u64,
-    look: Look,
-}
-
-impl Glance {
-    /// Returns the look if it is for this effect and nobody wrote to the run since.
-    fn serves(self, state: &RunState, effect: Effect) -> Option<Look> {
-        (self.effect == effect && self.seq == state.seq).then_some(self.look)
-    }
-}
-
-/// Says whether an effect writes something that a person's change could meet.
-fn touches_node(state: &RunState, effect: Effect) -> bool {
-    match effect {
-        Effect::Lock | Effect::Hold => true,
-        Effect::Unlock => false,
-        Effect::Step(_) | Effect::Undo(_) => state.step_of(effect).is_some_and(|s| s.effect.mutates()),
     }
 }
 

@@ -11,7 +11,7 @@ use engine_core::plan::{ConditionReport, judge};
 use engine_core::run::{Effect, GuardReport, RunState};
 
 /// Age of a read of the node up to which a decision or a write may follow at once.
-const FRESH: jiff::SignedDuration = jiff::SignedDuration::from_millis(200);
+pub(super) const FRESH: jiff::SignedDuration = jiff::SignedDuration::from_millis(200);
 /// Age up to which a write may follow if a fresher read is not to be had.
 const USABLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
 /// Times a fresher read is tried.

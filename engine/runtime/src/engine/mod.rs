@@ -8,6 +8,7 @@ mod guard;
 mod late;
 mod propose;
 mod shadow;
+mod step;
 
 pub use drive::Rest;
 pub use gate::{Gate, Judgement, OpenGate, Pass, takes_more};
@@ -16,7 +17,7 @@ pub use propose::{Alert, Proposal, ProposeError, ProposeRequest, TimeIds};
 pub use shadow::{LastMetre, ReadsOnly, WouldDo};
 
 use crate::gather::{Eyes, RecentLooks, Situation};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, NewEvent};
 use crate::ports::{Clock, GpuTelemetry, Ids, NodeActuator, Scheduler};
 use engine_core::known::{Cause, Known};
 use engine_core::model::{NodeName, RunId};
@@ -24,7 +25,7 @@ use engine_core::plan::Render;
 use engine_core::playbook::PlaybookRef;
 use engine_core::policy::Stage;
 use engine_core::run::{Actor, Event, EventKind, IllegalEvent, RunState, Status, next};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -232,7 +233,7 @@ impl Engine {
     pub(crate) async fn record(&self, state: &mut RunState, kind: EventKind) -> Result<(), EngineError> {
         let word = kind.word();
         for _ in 0..RECORD_ATTEMPTS {
-            if self.append(state, vec![kind.clone()]).await? {
+            if self.record_if_unchanged(state, kind.clone()).await? {
                 return Ok(());
             }
         }
@@ -246,10 +247,20 @@ impl Engine {
         state: &mut RunState,
         kind: EventKind,
     ) -> Result<(), EngineError> {
+        self.record_following_at(state, kind, self.ports.clock.now()).await
+    }
+
+    /// Writes what happened at a time, as [`Engine::record_following`] does.
+    async fn record_following_at(
+        &self,
+        state: &mut RunState,
+        kind: EventKind,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
         let word = kind.word();
         for _ in 0..RECORD_ATTEMPTS {
-            let (kinds, _) = self.with_followers(Some(state.clone()), &state.run, kind.clone());
-            if self.append(state, kinds).await? {
+            let (new, _) = self.with_followers(Some(state.clone()), &state.run, kind.clone(), at);
+            if self.append(state, new).await? {
                 return Ok(());
             }
         }
@@ -263,9 +274,9 @@ impl Engine {
         mut ahead: Option<RunState>,
         run: &RunId,
         kind: EventKind,
-    ) -> (Vec<EventKind>, Option<RunState>) {
-        let at = self.ports.clock.now();
-        let mut kinds = Vec::new();
+        at: Timestamp,
+    ) -> (Vec<NewEvent>, Option<RunState>) {
+        let mut new = Vec::new();
         let mut follows = Some(kind);
         while let Some(kind) = follows.take() {
             let event = Event { run: run.clone(), seq: ahead.as_ref().map_or(1, |s| s.seq + 1), at, kind };
@@ -273,14 +284,14 @@ impl Engine {
                 Some(state) => state.apply(&event),
                 None => RunState::begin(&event).map(|begun| ahead = Some(begun)),
             };
-            kinds.push(event.kind);
+            new.push(NewEvent { at, kind: event.kind });
             if let (Ok(()), Some(state)) = (applied, &ahead)
-                && kinds.len() < MAX_AT_ONCE
+                && new.len() < MAX_AT_ONCE
             {
                 follows = next(state, at).as_event(state, at, self.config.approval_wait);
             }
         }
-        (kinds, ahead)
+        (new, ahead)
     }
 
     fn tell(&self, event: &Event, state: &RunState) {
@@ -290,8 +301,8 @@ impl Engine {
     }
 
     /// Appends events behind the state; where somebody wrote meanwhile, reads the state anew and says no.
-    async fn append(&self, state: &mut RunState, kinds: Vec<EventKind>) -> Result<bool, EngineError> {
-        match self.ports.journal.append(&state.run, state.seq, self.ports.clock.now(), kinds).await {
+    async fn append(&self, state: &mut RunState, new: Vec<NewEvent>) -> Result<bool, EngineError> {
+        match self.ports.journal.append_events(&state.run, state.seq, new).await {
             Ok(events) => {
                 for e in &events {
                     state.apply(e).map_err(|source| EngineError::Illegal { run: e.run.clone(), source })?;
@@ -313,7 +324,8 @@ impl Engine {
         state: &mut RunState,
         kind: EventKind,
     ) -> Result<bool, EngineError> {
-        self.append(state, vec![kind]).await
+        let at = self.ports.clock.now();
+        self.append(state, vec![NewEvent { at, kind }]).await
     }
 
     /// Returns the ports a look goes through.

@@ -2,7 +2,7 @@
 
 use super::{Engine, EngineError};
 use crate::gather::Situation;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, NewEvent};
 use engine_core::condition::Truth;
 use engine_core::fact::{FactSet, Source};
 use engine_core::known::{Known, Unknown};
@@ -150,13 +150,14 @@ impl Engine {
         let digest = plan.digest()?;
         let run = plan.run.clone();
         let proposed = EventKind::Proposed { plan, digest };
-        let kinds = if proposal.objections.is_empty() {
-            self.with_followers(None, &run, proposed).0
+        let new = if proposal.objections.is_empty() {
+            self.with_followers(None, &run, proposed, now).0
         } else {
             let why = proposal.objections.join("; ");
-            vec![proposed, EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None }]
+            let ended = EventKind::Ended { end: End::Rejected, why, next_step: String::new(), by: None };
+            vec![NewEvent { at: now, kind: proposed }, NewEvent { at: now, kind: ended }]
         };
-        let events = self.ports.journal.append(&run, 0, now, kinds).await?;
+        let events = self.ports.journal.append_events(&run, 0, new).await?;
         let illegal = |source| EngineError::Illegal { run: run.clone(), source };
         let mut events = events.iter();
         let begun = events.next().ok_or_else(|| JournalError::NoSuchRun(run.clone()))?;

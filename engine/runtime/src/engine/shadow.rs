@@ -66,7 +66,7 @@ impl Engine {
     pub(super) async fn rehearse(&self, state: &mut RunState, effect: Effect) -> Result<(), EngineError> {
         let would = WouldDo::default();
         let shaded = Self { ports: self.last_metre.replace(&self.ports, &would), ..self.clone() };
-        let (look, prepared) = shaded.guarded(state, effect, 1, None).await;
+        let (look, prepared) = shaded.guarded(state, effect, 1).await;
         let step = state.step_of(effect);
         let mutates = step.is_some_and(|s| s.effect.mutates());
         if mutates && (prepared.report.passed || state.is_past_first_change(effect)) {

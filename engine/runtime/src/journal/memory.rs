@@ -8,7 +8,7 @@ use super::lock::{self, Admit, HeldLease, Lease, LockKey};
 use super::stored::{Phase, Prepared, StoredEvent, Summary, place_records, prepare, store};
 use super::stream::{self, NewRecord, Record, StreamName};
 use super::verify::{ChainBreak, ChainReport, ChainWalk, PlaybookCheck, RunCheck};
-use super::{Journal, JournalError, MAX_BLOB, RunSummary, chain};
+use super::{Journal, JournalError, MAX_BLOB, NewEvent, RunSummary, chain};
 use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
@@ -223,8 +223,7 @@ impl Store {
         process: &Arc<Process>,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
         let found = self.runs.get(run).map_or(0, |k| k.state.seq);
         if found != after {
@@ -233,16 +232,16 @@ impl Store {
             }
             return Err(JournalError::Conflict { run: run.clone(), expected: after, found });
         }
-        let begins = kinds.iter().any(|k| matches!(k, EventKind::Intent { .. }));
+        let begins = new.iter().any(|n| matches!(n.kind, EventKind::Intent { .. }));
         let other = self.claims.get(run).is_some_and(|c| !std::ptr::eq(c.as_ptr(), Arc::as_ptr(process)));
         if begins && other {
             return Err(JournalError::TakenOver(run.clone()));
         }
         if self.passing.is_some() {
-            return self.append_passing(run, at, kinds);
+            return self.append_passing(run, new);
         }
         let state = self.runs.get(run).map(|k| k.state.clone());
-        let Prepared { events, stored, state } = prepare(run, state, self.head(), at, kinds)?;
+        let Prepared { events, stored, state } = prepare(run, state, self.head(), new)?;
         if state.status.is_terminal() {
             self.claims.remove(run);
             self.leases.retain(|_, lease| lease.run != *run);
@@ -265,15 +264,10 @@ impl Store {
     }
 
     /// Folds events onto a run, without their stored form; of runs that are over, the oldest are forgotten.
-    fn append_passing(
-        &mut self,
-        run: &RunId,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
-    ) -> Result<Vec<Event>, JournalError> {
-        let mut events = Vec::with_capacity(kinds.len());
+    fn append_passing(&mut self, run: &RunId, new: Vec<NewEvent>) -> Result<Vec<Event>, JournalError> {
+        let mut events = Vec::with_capacity(new.len());
         let known = self.runs.get(run).map_or(0, |k| k.events.len());
-        for kind in kinds {
+        for NewEvent { at, kind } in new {
             let seq = (known + events.len()) as u64 + 1;
             events.push(Event { run: run.clone(), seq, at, kind });
         }
@@ -395,17 +389,16 @@ impl Store {
 
 #[async_trait]
 impl Journal for MemoryJournal {
-    async fn append(
+    async fn append_events(
         &self,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
-        if kinds.is_empty() {
+        if new.is_empty() {
             return Ok(Vec::new());
         }
-        self.append_or_die(|store| store.append(&self.process, run, after, at, kinds))
+        self.append_or_die(|store| store.append(&self.process, run, after, new))
     }
 
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {

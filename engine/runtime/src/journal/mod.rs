@@ -157,6 +157,15 @@ pub struct RunSummary {
     pub why: String,
 }
 
+/// An event that is not on record yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    /// When it happened: what an effect came to may be written a moment later, together with what follows.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+}
+
 /// The largest event, in bytes of JSON.
 pub const MAX_EVENT: usize = 8 << 20;
 /// The largest blob, in bytes.
@@ -164,7 +173,7 @@ pub const MAX_BLOB: usize = 32 << 20;
 
 /// The store of events.
 ///
-/// Guarantee: when `append` or `append_records` returns `Ok`, what was appended is durable (full sync) and chained; either
+/// Guarantee: when `append_events` or `append_records` returns `Ok`, what was appended is durable (full sync) and chained; either
 /// all of it or nothing.
 ///
 /// Fencing: a run is carried out by the engine process that claimed it last. Where a run has a claim, only the process
@@ -172,14 +181,24 @@ pub const MAX_BLOB: usize = 32 << 20;
 /// noticing begins nothing more. Other events, such as a person's request to stop, may come from any process.
 #[async_trait]
 pub trait Journal: Send + Sync + Debug {
-    /// Appends events to a run that has `after` events now; 0 begins a run. When the run ends, its claim ends too.
+    /// Appends events to a run that has `after` events now; 0 begins a run. When the run ends, its claim and its locks end with it.
+    async fn append_events(
+        &self,
+        run: &RunId,
+        after: u64,
+        new: Vec<NewEvent>,
+    ) -> Result<Vec<Event>, JournalError>;
+    /// Appends events that all happen now.
     async fn append(
         &self,
         run: &RunId,
         after: u64,
         at: Timestamp,
         kinds: Vec<EventKind>,
-    ) -> Result<Vec<Event>, JournalError>;
+    ) -> Result<Vec<Event>, JournalError> {
+        let new = kinds.into_iter().map(|kind| NewEvent { at, kind }).collect();
+        self.append_events(run, after, new).await
+    }
     /// Reads all events of a run, in order.
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError>;
     /// Reads a run as its events fold.

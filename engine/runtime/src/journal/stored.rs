@@ -2,7 +2,7 @@
 
 use super::chain::{Owner, RawEvent, link};
 use super::stream::{NewRecord, StreamName};
-use super::{JournalError, MAX_EVENT, RunSummary};
+use super::{JournalError, MAX_EVENT, NewEvent, RunSummary};
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
@@ -180,14 +180,13 @@ pub(super) fn prepare(
     run: &RunId,
     state: Option<RunState>,
     head: (u64, Digest),
-    at: Timestamp,
-    kinds: Vec<EventKind>,
+    new: Vec<NewEvent>,
 ) -> Result<Prepared, JournalError> {
     let (mut pos, mut prev) = head;
     let mut state = state;
-    let mut events = Vec::with_capacity(kinds.len());
-    let mut stored = Vec::with_capacity(kinds.len());
-    for kind in kinds {
+    let mut events = Vec::with_capacity(new.len());
+    let mut stored = Vec::with_capacity(new.len());
+    for NewEvent { at, kind } in new {
         let event = Event { run: run.clone(), seq: state.as_ref().map_or(1, |s| s.seq + 1), at, kind };
         match &mut state {
             None => state = Some(RunState::begin(&event)?),

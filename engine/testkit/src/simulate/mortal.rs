@@ -6,8 +6,10 @@ use crate::journal::Porter;
 use async_trait::async_trait;
 use engine_core::digest::Digest;
 use engine_core::model::RunId;
-use engine_core::run::{Event, EventKind, RunState};
-use engine_runtime::journal::{Journal as _, JournalError, MemoryJournal, NewRecord, Record, StreamName};
+use engine_core::run::{Event, RunState};
+use engine_runtime::journal::{
+    Journal as _, JournalError, MemoryJournal, NewEvent, NewRecord, Record, StreamName,
+};
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -70,28 +72,27 @@ pub(super) fn mix(seed: u64, name: &str, number: u64) -> u64 {
 
 #[async_trait]
 impl Porter for Mortal {
-    async fn append(
+    async fn append_events(
         &self,
         inner: &MemoryJournal,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
         if inner.is_dead() {
-            return inner.append(run, after, at, kinds).await;
+            return inner.append_events(run, after, new).await;
         }
         match self.fate(run, after) {
-            None => inner.append(run, after, at, kinds).await,
+            None => inner.append_events(run, after, new).await,
             Some(recorded) => {
                 if recorded {
-                    let events = inner.append(run, after, at, kinds.clone()).await?;
+                    let events = inner.append_events(run, after, new.clone()).await?;
                     let state = inner.state(run).await?;
                     self.mourner.recorded(&events, &state);
                 }
                 inner.kill();
                 self.mourner.died(self.engine, run);
-                inner.append(run, after, at, kinds).await
+                inner.append_events(run, after, new).await
             }
         }
     }

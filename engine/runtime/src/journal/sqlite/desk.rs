@@ -7,9 +7,9 @@ use super::engines::{self, Engine};
 use super::locks;
 use super::place::Place;
 use super::read;
-use crate::journal::JournalError;
 use crate::journal::stored::{Phase, Prepared, RawSummary, Summary, place_records, prepare, store};
 use crate::journal::stream::{NewRecord, Record, StreamName};
+use crate::journal::{JournalError, NewEvent};
 use engine_core::digest::Digest;
 use engine_core::model::RunId;
 use engine_core::playbook::PlaybookRef;
@@ -137,14 +137,13 @@ impl Desk {
         Ok(head)
     }
 
-    /// Appends events; see [`Journal::append`](crate::journal::Journal::append).
+    /// Appends events; see [`Journal::append_events`](crate::journal::Journal::append_events).
     pub(super) fn append(
         &mut self,
         tx: &Connection,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
         let found = events_of(tx, run)?;
         if found != after {
@@ -153,7 +152,7 @@ impl Desk {
             }
             return Err(JournalError::Conflict { run: run.clone(), expected: after, found });
         }
-        let begins = kinds.iter().any(|k| matches!(k, EventKind::Intent { .. }));
+        let begins = new.iter().any(|n| matches!(n.kind, EventKind::Intent { .. }));
         if begins && holder_of(tx, run)?.is_some_and(|engine| engine != *self.engine) {
             return Err(JournalError::TakenOver(run.clone()));
         }
@@ -163,7 +162,7 @@ impl Desk {
             Some((_, state)) if state.seq == found => Some(state),
             _ => Some(read::fold_run(tx, run)?),
         };
-        let Prepared { events, stored, state } = prepare(run, state, self.last(tx)?, at, kinds)?;
+        let Prepared { events, stored, state } = prepare(run, state, self.last(tx)?, new)?;
         {
             let mut insert = tx
                 .prepare_cached(

@@ -18,20 +18,21 @@ mod writer;
 use super::lock::{Admit, HeldLease, Lease, LockKey, in_order};
 use super::stored::store;
 use super::stream::{NewRecord, Record, StreamName, bounded};
-use super::{ChainReport, Journal, JournalError, MAX_BLOB, RunSummary};
+use super::{ChainReport, Journal, JournalError, MAX_BLOB, NewEvent, RunSummary};
 use async_trait::async_trait;
 use desk::Desk;
 use engine_core::digest::Digest;
 use engine_core::model::{NodeName, RunId};
 use engine_core::playbook::PlaybookRef;
-use engine_core::run::{Event, EventKind, RunState};
+use engine_core::run::{Event, RunState};
 use folded::Folded;
 use jiff::Timestamp;
 use place::Place;
 use read::Readers;
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use writer::Writer;
 
@@ -42,6 +43,9 @@ const VERIFY: Duration = Duration::from_secs(900);
 /// About how many bytes an event takes, and a row beside its content: for the size of a commit.
 const EVENT: usize = 4096;
 const ROW: usize = 256;
+
+/// Playbook versions that a process remembers to be on record.
+const PINNED: usize = 1_024;
 
 /// What a journal is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub struct SqliteJournal {
     engine: Arc<str>,
     readers: Readers,
     folded: Arc<Folded>,
+    /// Playbooks that this process saw on record: what is there stays there.
+    pinned: Mutex<BTreeSet<PlaybookRef>>,
     writer: Option<Writer>,
 }
 
@@ -85,7 +91,7 @@ impl SqliteJournal {
             OpenMode::ReadOnly => (Some(db), None),
         };
         let readers = Readers::new(Arc::clone(&place), first);
-        Ok(Self { readers, folded: Arc::default(), place, engine, writer })
+        Ok(Self { readers, folded: Arc::default(), pinned: Mutex::default(), place, engine, writer })
     }
 
     /// Returns the file, without symbolic links.
@@ -113,6 +119,10 @@ impl SqliteJournal {
             .map_err(|e| store("copied", e))?
     }
 
+    fn seen<T>(&self, look: impl FnOnce(&mut BTreeSet<PlaybookRef>) -> T) -> T {
+        look(&mut self.pinned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn write<T, F>(&self, weight: usize, work: F) -> Result<T, JournalError>
     where
         T: Send + 'static,
@@ -134,19 +144,18 @@ impl Drop for SqliteJournal {
 
 #[async_trait]
 impl Journal for SqliteJournal {
-    async fn append(
+    async fn append_events(
         &self,
         run: &RunId,
         after: u64,
-        at: Timestamp,
-        kinds: Vec<EventKind>,
+        new: Vec<NewEvent>,
     ) -> Result<Vec<Event>, JournalError> {
-        if kinds.is_empty() {
+        if new.is_empty() {
             return Ok(Vec::new());
         }
         let run = run.clone();
-        let weight = EVENT * kinds.len();
-        self.write(weight, move |desk, tx| desk.append(tx, &run, after, at, kinds)).await
+        let weight = EVENT * new.len();
+        self.write(weight, move |desk, tx| desk.append(tx, &run, after, new)).await
     }
 
     async fn load(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
@@ -231,8 +240,18 @@ impl Journal for SqliteJournal {
     }
 
     async fn pin_playbook(&self, playbook: &PlaybookRef, at: Timestamp) -> Result<(), JournalError> {
-        let playbook = playbook.clone();
-        self.write(ROW, move |_, tx| Desk::pin(tx, &playbook, at)).await
+        if self.seen(|pinned| pinned.contains(playbook)) {
+            return Ok(());
+        }
+        let new = playbook.clone();
+        self.write(ROW, move |_, tx| Desk::pin(tx, &new, at)).await?;
+        self.seen(|pinned| {
+            if pinned.len() >= PINNED {
+                pinned.clear();
+            }
+            pinned.insert(playbook.clone());
+        });
+        Ok(())
     }
 
     async fn claim(&self, run: &RunId) -> Result<bool, JournalError> {
