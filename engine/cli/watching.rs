@@ -149,6 +149,9 @@ pub(crate) async fn ask_exporters(
         for node in round.came_back {
             parts.telemetry.tell(&Happening::ExporterBack { node: node.to_string() });
         }
+        if let Err(error) = fleet.intake.tools("exporter", &round.exporters).await {
+            tracing::warn!(%error, "silent exporters have no incident yet; the next round tries again");
+        }
         let (asked, answered, silent) = (round.asked, round.answered, round.silent);
         parts.telemetry.tell(&Happening::ExportersRead { asked, answered, silent });
         if answered > 0 {

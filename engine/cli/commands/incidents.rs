@@ -107,7 +107,7 @@ fn print(i: &Incident, printer: &mut Printer) {
     let on = match &i.subject {
         Subject::Node { node, .. } => node.as_str().to_owned(),
         Subject::Breaker { .. } => "breaker".to_owned(),
-        Subject::Tool { tool } => tame(tool),
+        Subject::Tool { .. } => "tool".to_owned(),
     };
     let (tone, stands, why) = match &i.phase {
         Phase::New => (Tone::Strong, "new", String::new()),
@@ -119,6 +119,10 @@ fn print(i: &Incident, printer: &mut Printer) {
         let gpu = s.gpu.as_ref().map(|g| format!(" GPU {}", tame(g))).unwrap_or_default();
         format!("{}{gpu}", s.fault)
     });
+    let fault = match &i.subject {
+        Subject::Tool { tool } => Some(tame(tool)),
+        Subject::Node { .. } | Subject::Breaker { .. } => fault,
+    };
     printer.out(format!(
         "{:<7} {:<16} {:<14} {} {}",
         i.id.to_string(),

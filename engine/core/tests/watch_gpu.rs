@@ -179,7 +179,7 @@ fn a_silent_exporter_is_the_tools_fault_and_tells_nothing_of_the_node() {
     let mut eyes = Eyes::new();
     let name = asked(false).node;
     assert_eq!(eyes.both(|g| g.row_remap_pending = Known::Known(true)).len(), 1);
-    let turns: Vec<Tool> = (0..5).map(|_| eyes.watch.unread(&name, &RULES)).collect();
+    let turns: Vec<Tool> = (0..5).map(|_| eyes.watch.unread(&name, "refused", &RULES)).collect();
     assert_eq!(turns, [Tool::Same, Tool::Same, Tool::Silent, Tool::Same, Tool::Same]);
     assert_eq!(eyes.watch.silent(&RULES), 1);
     let (alerts, tool) = eyes.watch.read(

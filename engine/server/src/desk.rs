@@ -5,7 +5,7 @@
 use crate::documents::{Closed, Decided, Incidents, Runs, Show, StopList, StopNow, Stopped, Why};
 use crate::problem::{Problem, ProblemKind};
 use engine_core::digest::Digest;
-use engine_core::incident::{Closing, FleetEvent, Phase, QueuedWork, Scope, Trouble};
+use engine_core::incident::{Closing, FleetEvent, Incident, Phase, QueuedWork, Scope, Subject, Trouble};
 use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
 use engine_core::observe::state_word;
@@ -164,8 +164,7 @@ impl Desk {
         let found = log
             .write(|draft| {
                 let all = || draft.state.incidents().filter(|i| i.id.to_string() == incident);
-                let Some((id, node, phase)) =
-                    all().find_map(|i| Some((i.id, i.node()?.to_string(), i.phase.clone())))
+                let Some((id, node, phase)) = all().find_map(|i| Some((i.id, on(i)?, i.phase.clone())))
                 else {
                     return Ok(Err(None));
                 };
@@ -312,6 +311,15 @@ fn decided(format: &str, state: &RunState, by: String) -> Decided {
         status: state.status.as_str().to_owned(),
         why: state.why.clone(),
         by,
+    }
+}
+
+/// Names what an incident is about, where a person may close it; a breaker is released instead.
+fn on(incident: &Incident) -> Option<String> {
+    match &incident.subject {
+        Subject::Node { node, .. } => Some(node.to_string()),
+        Subject::Tool { tool } => Some(tool.clone()),
+        Subject::Breaker { .. } => None,
     }
 }
 

@@ -150,6 +150,13 @@ pub enum FleetEvent {
         /// The nodes behind it, at most [`MAX_LISTED`].
         nodes: Vec<NodeName>,
     },
+    /// A tool that tells about nodes does not answer any more. The incident's id is the place of this event.
+    ToolFailed {
+        /// Which one, such as `exporter gpu001`.
+        tool: String,
+        /// One sentence for people.
+        why: String,
+    },
     /// A person stopped everything in a scope.
     Stopped {
         /// What stands still.
@@ -182,6 +189,7 @@ impl FleetEvent {
             Self::Opened { .. } => "opened",
             Self::Joined { .. } => "joined",
             Self::Repeated { .. } => "repeated",
+            Self::Eased { .. } => "eased",
             Self::Resolved { .. } => "resolved",
             Self::Planned { .. } => "planned",
             Self::Waiting { .. } => "waiting",
@@ -189,7 +197,7 @@ impl FleetEvent {
             Self::Troubled { .. } => "troubled",
             Self::Closed { .. } => "closed",
             Self::Tripped { .. } => "tripped",
-            Self::Eased { .. } => "eased",
+            Self::ToolFailed { .. } => "tool_failed",
             Self::Stopped { .. } => "stopped",
             Self::Released { .. } => "released",
         }

@@ -33,6 +33,11 @@ pub enum Subject {
         /// Its scope.
         scope: Scope,
     },
+    /// A tool that tells about nodes; nothing is ever done to a node for it.
+    Tool {
+        /// Which one, such as `exporter gpu001`.
+        tool: String,
+    },
 }
 
 /// Where an incident stands.
@@ -75,17 +80,17 @@ pub struct Series {
     pub times: u64,
     /// When it was seen last.
     pub last_seen: Timestamp,
-}
-
-/// An open incident.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incident {
     /// Whether its source said last, as far as the record says, that it is over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub easing: bool,
     /// When that was written down last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eased_at: Option<Timestamp>,
+}
+
+/// An open incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
     /// Its id.
     pub id: IncidentId,
     /// What it is about.
@@ -109,7 +114,7 @@ impl Incident {
     pub fn node(&self) -> Option<&NodeName> {
         match &self.subject {
             Subject::Node { node, .. } => Some(node),
-            Subject::Breaker { .. } => None,
+            Subject::Breaker { .. } | Subject::Tool { .. } => None,
         }
     }
 
@@ -327,6 +332,16 @@ impl FleetState {
                 self.incidents.insert(id, Incident::new(id, subject, at));
                 Ok(())
             }
+            FleetEvent::ToolFailed { tool, why } => {
+                let (id, subject) = (IncidentId(seq), Subject::Tool { tool: tool.clone() });
+                if self.incidents.values().any(|i| i.subject == subject) {
+                    return Err(format!("{tool} has an open incident already"));
+                }
+                let mut incident = Incident::new(id, subject, at);
+                incident.phase = Phase::WithPerson { why: why.clone() };
+                self.incidents.insert(id, incident);
+                Ok(())
+            }
             FleetEvent::Stopped { scope, by, why } => {
                 self.switches.stop(scope.clone(), Stop { since: at, by: Some(by.clone()), why: why.clone() });
                 Ok(())
@@ -463,13 +478,15 @@ fn series(alert: &Alert, at: Timestamp) -> Series {
         firing: alert.firing,
         times: 1,
         last_seen: at,
+        easing: false,
+        eased_at: None,
     }
 }
 
 fn covers(scope: &Scope, incident: &Incident) -> bool {
     match &incident.subject {
         Subject::Node { node, place } => covers_place(scope, node, place),
-        Subject::Breaker { .. } => false,
+        Subject::Breaker { .. } | Subject::Tool { .. } => false,
     }
 }
 
@@ -478,8 +495,6 @@ fn covers_place(scope: &Scope, node: &NodeName, place: &Place) -> bool {
         Scope::Fleet => true,
         Scope::Partition(p) => place.partitions.contains(p),
         Scope::Node(n) => n == node,
-        easing: false,
-        eased_at: None,
         // Which playbook an incident needs is decided anew each time it is planned.
         Scope::Playbook(_) => false,
     }

@@ -12,6 +12,7 @@ pub mod intake;
 pub mod shape;
 pub mod storm;
 pub mod switch;
+pub mod tool;
 
 pub use alert::{Alert, Fingerprint, InvalidAlert};
 pub use event::{Closing, FleetEvent, IncidentId, QueuedWork, Trouble};
@@ -21,3 +22,4 @@ pub use intake::{Counters, Heard, IntakeRules, NotHeard, hear, tick};
 pub use shape::{Place, Shape};
 pub use storm::{StormRules, trips};
 pub use switch::{Affected, Scope, Stop, Switches};
+pub use tool::{ToolHealth, Tools, tool_events};

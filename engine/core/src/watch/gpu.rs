@@ -5,7 +5,8 @@
 //! answer is a fault of the tool and tells nothing about its node.
 
 use super::{series_of, xid};
-use crate::incident::{Alert, FleetState};
+use crate::incident::tool::MAX_WHY;
+use crate::incident::{Alert, FleetState, ToolHealth, Tools};
 use crate::known::Known;
 use crate::model::gpu::RecoveryAction;
 use crate::model::{Gpu, NodeGpus, NodeName};
@@ -92,6 +93,10 @@ pub enum Tool {
 #[derive(Debug, Clone, Default)]
 struct NodeMemory {
     failed: u32,
+    /// Whether the exporter answered since this process watches.
+    answered: bool,
+    /// Why it did not answer the last time.
+    why: String,
     missing: u32,
     gpus: BTreeMap<String, GpuMemory>,
     said_over: BTreeSet<GpuFault>,
@@ -160,14 +165,25 @@ impl GpuWatch {
         }
     }
 
+    /// Says how the exporters are; one that fails is not called silent before it failed some times.
+    pub fn exporters(&self, rules: &GpuRules) -> Tools {
+        let health = |n: &NodeMemory| match n.failed {
+            0 if n.answered => ToolHealth::Well,
+            failed if failed >= rules.silent => ToolHealth::Ill(n.why.clone()),
+            _ => ToolHealth::Undecided,
+        };
+        self.nodes.iter().map(|(node, n)| (node.to_string(), health(n))).collect()
+    }
+
     /// Counts the exporters that are silent.
     pub fn silent(&self, rules: &GpuRules) -> usize {
         self.nodes.values().filter(|n| n.failed >= rules.silent).count()
     }
 
     /// Takes in that an exporter did not answer. That is never a fault of the node.
-    pub fn unread(&mut self, node: &NodeName, rules: &GpuRules) -> Tool {
+    pub fn unread(&mut self, node: &NodeName, why: &str, rules: &GpuRules) -> Tool {
         let memory = self.nodes.entry(node.clone()).or_default();
+        memory.why = why.chars().take(MAX_WHY).collect();
         memory.failed = memory.failed.saturating_add(1);
         if memory.failed == rules.silent { Tool::Silent } else { Tool::Same }
     }
@@ -184,7 +200,8 @@ impl GpuWatch {
         let source = self.source;
         let memory = self.nodes.entry(asked.node.clone()).or_default();
         let tool = if memory.failed >= rules.silent { Tool::Back } else { Tool::Same };
-        memory.failed = 0;
+        (memory.failed, memory.answered) = (0, true);
+        memory.why.clear();
         let mut firing: BTreeMap<GpuFault, String> = BTreeMap::new();
         let mut over: BTreeSet<GpuFault> = BTreeSet::new();
         count(asked, seen, rules, memory, &mut firing, &mut over);

@@ -3,8 +3,8 @@
 use super::log::{FleetError, FleetLog};
 use super::wakes::Wakes;
 use engine_core::incident::{
-    Alert, Counters, FleetEvent, Heard, IntakeRules, NotHeard, Shape, StormRules, hear, tells_no_cause, tick,
-    trips,
+    Alert, Counters, FleetEvent, Heard, IntakeRules, NotHeard, Shape, StormRules, Tools, hear,
+    tells_no_cause, tick, tool_events, trips,
 };
 use engine_core::model::NodeName;
 use std::collections::BTreeMap;
@@ -250,6 +250,22 @@ impl Intake {
             draft.push(event)?;
         }
         Ok(())
+    }
+
+    /// Takes in how the tools of a kind are: those that are ill have an incident of their own, and it ends when they are
+    /// well (rule 14).
+    pub async fn tools(&self, kind: &str, tools: &Tools) -> Result<(), FleetError> {
+        if self.log.read(|f| tool_events(f, kind, tools).is_empty()).await {
+            return Ok(());
+        }
+        self.log
+            .write(|draft| {
+                for event in tool_events(draft.state, kind, tools) {
+                    draft.push(event)?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Has the incident of a node judged anew that a person has by rule alone: the node came back. Says whether there was

@@ -4,7 +4,7 @@
 use super::log::FleetLog;
 use crate::gather::Eyes;
 use crate::ports::{Clock, GpuTelemetry};
-use engine_core::incident::Alert;
+use engine_core::incident::{Alert, Tools};
 use engine_core::known::{Cause, Unknown};
 use engine_core::model::{Node, NodeGpus, NodeName};
 use engine_core::watch::{
@@ -50,6 +50,8 @@ pub struct GpuRound {
     pub answered: usize,
     /// Exporters that do not answer for some rounds: the tool is ill, nothing is said of the node.
     pub silent: usize,
+    /// How each of them is.
+    pub exporters: Tools,
     /// Those that fell silent in this round, with why; some of them where there are many.
     pub fell_silent: Vec<(NodeName, String)>,
     /// Those that came back in this round; some of them where there are many.
@@ -114,7 +116,11 @@ impl Watch {
                 self.take(&asked, read, &mut round).await;
             }
         }
-        round.silent = lock(&self.gpus).silent(&self.gpu_rules);
+        {
+            let gpus = lock(&self.gpus);
+            round.silent = gpus.silent(&self.gpu_rules);
+            round.exporters = gpus.exporters(&self.gpu_rules);
+        }
         round
     }
 
@@ -134,9 +140,10 @@ impl Watch {
     async fn take(&self, asked: &Asked, read: Result<NodeGpus, Unknown>, round: &mut GpuRound) {
         match read {
             Err(why) => {
-                let tool = lock(&self.gpus).unread(&asked.node, &self.gpu_rules);
+                let why = why.to_string();
+                let tool = lock(&self.gpus).unread(&asked.node, &why, &self.gpu_rules);
                 if tool == Tool::Silent && round.fell_silent.len() < MAX_NAMED {
-                    round.fell_silent.push((asked.node.clone(), why.to_string()));
+                    round.fell_silent.push((asked.node.clone(), why));
                 }
             }
             Ok(seen) => {
@@ -160,6 +167,7 @@ mod tests {
     use crate::ports::{Observed, Read};
     use crate::system::SystemClock;
     use async_trait::async_trait;
+    use engine_core::incident::ToolHealth;
     use engine_core::known::Known;
     use engine_core::model::node_state::{classify, parse_state_text};
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -227,6 +235,8 @@ mod tests {
             let r = watch.exporters(&telemetry, SignedDuration::ZERO).await;
             assert_eq!((r.asked, r.answered), (200, 180));
             assert_eq!(r.silent, if round < 3 { 0 } else { 20 });
+            let ill = |h: &&ToolHealth| matches!(h, ToolHealth::Ill(why) if why.contains("refused"));
+            assert_eq!((r.exporters.len(), r.exporters.values().filter(ill).count()), (200, r.silent));
             // What a node lacks it must lack twice.
             let missing = r.alerts.iter().filter(|a| a.fault == "gpu-count-mismatch").count();
             assert_eq!(missing, if round < 2 { 0 } else { 180 });

@@ -13,3 +13,4 @@ mod scene;
 mod select;
 mod shadow;
 mod storms;
+mod tools;
