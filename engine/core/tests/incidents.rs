@@ -358,3 +358,51 @@ proptest! {
         prop_assert_eq!(again, d.state);
     }
 }
+
+/// A source that says once that it is over, to an engine that dies before that counts, is heard by the next one.
+#[test]
+fn what_is_over_stays_on_record_over_the_death_of_an_engine() {
+    let mut d = Desk::new(10);
+    d.hear(0, alert(1, "node-not-responding", 0));
+    let over = |second: i64| Alert { firing: false, ..alert(1, "node-not-responding", second) };
+    assert!(matches!(d.hear(60, over(60)), Heard::New(e) if matches!(*e, FleetEvent::Eased { .. })));
+    assert!(matches!(d.hear(61, over(61)), Heard::Counted(_)), "once is enough");
+    // Another process, with what is on record and nothing else.
+    let mut next = Desk { state: d.state.clone(), ..Desk::new(10) };
+    next.tick(400);
+    assert_eq!(next.state.open(), 1, "had it been seen since, that would be on record by now at the latest");
+    next.tick(600);
+    next.tick(601);
+    assert_eq!(next.state.open(), 0);
+
+    // One that was seen again is not over.
+    d.hear(70, alert(1, "node-not-responding", 70));
+    d.tick(400);
+    let mut next = Desk { state: d.state.clone(), ..Desk::new(10) };
+    (600..3_000).step_by(60).for_each(|second| next.tick(second));
+    assert_eq!(next.state.open(), 1);
+}
+
+/// A person was asked about a fault without a playbook; a stronger one that joins is judged anew, a weaker one is not, and
+/// nothing is taken out of the hands of a person after a run.
+#[test]
+fn a_stronger_fault_is_judged_anew_where_nothing_was_tried() {
+    let with_person =
+        |d: &Desk| matches!(d.state.incidents().next().unwrap().phase, Phase::WithPerson { .. });
+    let person = |d: &mut Desk, second: i64| {
+        let incident = d.only();
+        d.write(second, FleetEvent::WithPerson { incident, why: "no playbook".into() });
+    };
+    let mut d = Desk::new(10);
+    d.hear(0, alert(1, "node-not-responding", 0));
+    person(&mut d, 1);
+    d.hear(2, alert(1, "gpu-contained-error", 2));
+    assert!(with_person(&d));
+    d.hear(3, alert(1, "gpu-ecc-uncorrectable", 3));
+    assert!(d.state.incidents().next().unwrap().is_queued());
+    let incident = d.only();
+    d.write(4, FleetEvent::Planned { incident, run: RunId::new("r1").unwrap() });
+    person(&mut d, 5);
+    d.hear(6, alert(1, "gpu-off-bus", 6));
+    assert!(with_person(&d));
+}
