@@ -103,6 +103,8 @@ pub(crate) enum Verb {
     Xid(commands::xid::XidArgs),
     /// Say what a reason of a node means, and what would be done.
     Reason(commands::reason::ReasonArgs),
+    /// Say which playbook a situation asks for, by rules alone.
+    Decide(commands::decision::DecideArgs),
     /// Check what this site knows differently; list what is known.
     Knowledge(commands::knowledge::KnowledgeArgs),
     /// Simulate clusters by the month, and check every rule at every event.

@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod breaker;
 pub(crate) mod cancel;
 pub(crate) mod decide;
+pub(crate) mod decision;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod explain;
@@ -88,6 +89,7 @@ pub(crate) fn run(args: Args, printer: &mut Printer) -> Result<Exit, CliError> {
         Verb::Facts(a) => facts::run(&a, printer),
         Verb::Xid(a) => xid::run(&a, &global, printer),
         Verb::Reason(a) => reason::run(&a, &global, printer),
+        Verb::Decide(a) => decision::run(&a, &global, printer),
         Verb::Knowledge(a) => knowledge::run(&a, &global, printer),
         Verb::Bench(a) => bench::run(&a, &global, printer),
     }

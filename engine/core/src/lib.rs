@@ -7,6 +7,7 @@
 
 pub mod action;
 pub mod condition;
+pub mod decide;
 pub mod diag;
 pub mod digest;
 pub mod fact;

@@ -18,6 +18,7 @@ pub mod release;
 pub mod render;
 mod rules;
 pub mod schema;
+pub mod situation;
 pub mod source;
 pub mod template;
 mod tree;

@@ -172,13 +172,17 @@ impl Knowledge {
             }
             (Status::NotDatacenter, _) => why.push("the code is not one of GPUs of data centres".to_owned()),
             // Buckets of the catalogue do not hold for older GPUs, and a code that a GPU should not have is a surprise.
-            (Status::Active, Listed::Older | Listed::No)
-                if verdict == Verdict::Playbook && !xid.is_application() =>
-            {
+            (Status::Active, Listed::No) if verdict == Verdict::Playbook && !xid.is_application() => {
                 why.push(
                     "NVIDIA's catalogue does not list the code for this GPU: a person decides".to_owned(),
                 );
                 verdict = Verdict::Person;
+            }
+            (Status::Active, Listed::Older) => {
+                why.push(
+                    "the catalogue is for newer GPUs: what is done is the judgement of this project"
+                        .to_owned(),
+                );
             }
             (Status::Active, _) => {}
         }

@@ -104,8 +104,40 @@ pub struct Generation {
 pub struct GpuColumn {
     /// The column; `older` for GPUs before Ampere, to which the catalogue does not apply.
     pub column: String,
+    /// PCIe replays in a minute that are too many, with all lanes at the model's generation.
+    pub pcie_replays: u32,
     /// The models.
     pub gpus: Vec<String>,
+    /// Where it comes from.
+    pub sources: Vec<String>,
+}
+
+/// A line of the kernel log that tells a fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelLine {
+    /// Its name.
+    pub id: String,
+    /// Fragments that must all be in it, in lower case.
+    pub has: Vec<String>,
+    /// The fault.
+    pub fault: String,
+    /// Where it comes from.
+    pub sources: Vec<String>,
+}
+
+/// A range of SXids whose numbers alone say how bad they are. The word in the line counts more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SxidRange {
+    /// Its name.
+    pub id: String,
+    /// The first number.
+    pub first: u32,
+    /// The last number.
+    pub last: u32,
+    /// Whether they are fatal.
+    pub fatal: bool,
     /// Where it comes from.
     pub sources: Vec<String>,
 }

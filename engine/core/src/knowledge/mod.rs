@@ -11,7 +11,9 @@ pub mod provenance;
 pub mod xid;
 
 pub use answer::{GpuAsked, Listed, ReasonAnswer, ReasonPart, Verdict, XidAnswer};
-pub use fault::{ClockAlarm, ClockReason, Fault, Generation, GpuColumn, Hazard, Rung, Signal};
+pub use fault::{
+    ClockAlarm, ClockReason, Fault, Generation, GpuColumn, Hazard, KernelLine, Rung, Signal, SxidRange,
+};
 pub use link::{LinkEvent, LinkRule, LinkSeverity};
 pub use playbook::{Blast, CataloguePlaybook, Need, PlaybookRung, is_harmless};
 pub use provenance::{SiteChange, Source, Table};
@@ -48,6 +50,10 @@ pub struct Knowledge {
     pub columns: Vec<GpuColumn>,
     /// Bits of the clock event reasons.
     pub clock_reasons: Vec<ClockReason>,
+    /// Lines of the kernel log, in order: the first that fits counts.
+    pub kernel_lines: Vec<KernelLine>,
+    /// SXids of NVSwitches.
+    pub sxids: Vec<SxidRange>,
     /// Faults by word.
     pub faults: BTreeMap<String, Fault>,
     /// Patterns of Slurm's reasons, in order.
@@ -80,6 +86,23 @@ impl Knowledge {
     pub fn column(&self, model: &str) -> Option<&str> {
         let found = self.columns.iter().find(|c| c.gpus.iter().any(|m| names(model, m)));
         found.map(|c| c.column.as_str())
+    }
+
+    /// Finds the limit of PCIe replays in a minute for a model, with all lanes at its own generation.
+    pub fn pcie_replays(&self, model: &str) -> Option<u32> {
+        self.columns.iter().find(|c| c.gpus.iter().any(|m| names(model, m))).map(|c| c.pcie_replays)
+    }
+
+    /// Finds the fault that a line of the kernel log tells; case does not matter.
+    pub fn kernel_fault(&self, line: &str) -> Option<&str> {
+        let line = line.to_lowercase();
+        let fits = |k: &&KernelLine| k.has.iter().all(|h| line.contains(h.as_str()));
+        self.kernel_lines.iter().find(fits).map(|k| k.fault.as_str())
+    }
+
+    /// Says whether an SXid is fatal, where that is known of its number alone.
+    pub fn sxid_is_fatal(&self, sxid: u32) -> Option<bool> {
+        self.sxids.iter().find(|s| (s.first..=s.last).contains(&sxid)).map(|s| s.fatal)
     }
 
     /// Finds the rule for an event of NVLink 5.

@@ -44,6 +44,8 @@ pub enum Need {
     Persists,
     /// The epilog of the job still goes on.
     EpilogRuns,
+    /// The links reach over more than one node.
+    Domain,
 }
 
 impl Need {
@@ -59,6 +61,7 @@ impl Need {
         "locked_clocks",
         "persists",
         "epilog_runs",
+        "domain",
     ];
 }
 

@@ -175,6 +175,8 @@ fn typed(entries: Vec<Entry>, changes: Vec<SiteChange>) -> Result<Knowledge, Kno
         generations: take(t, "generations")?,
         columns: take(t, "gpu_columns")?,
         clock_reasons: take(t, "clock_reasons")?,
+        kernel_lines: take(t, "kernel_lines")?,
+        sxids: take(t, "sxids")?,
         faults: take::<k::Fault>(t, "faults")?.into_iter().map(|f| (f.id.clone(), f)).collect(),
         reasons,
         hazards: take(t, "hazards")?,

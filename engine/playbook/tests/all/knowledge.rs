@@ -66,7 +66,8 @@ fn gpus_make_a_difference() {
     assert_eq!(on(94, "NVIDIA H100 80GB HBM3").playbook, Some("gpu-ecc-watch"));
     let spread = on(94, "L40S");
     assert_eq!((spread.counts_as.unwrap().code, spread.playbook), (95, Some("dcgm-ecc-drain-reset")));
-    assert_eq!(on(48, "V100").verdict, Verdict::Person, "the catalogue does not hold for it");
+    assert_eq!(on(48, "V100").playbook, Some("dcgm-ecc-drain-reset"), "our judgement holds for it");
+    assert_eq!(on(9, "V100").verdict, Verdict::Person);
     assert_eq!(on(149, "H100").verdict, Verdict::Person, "this GPU has no NVLink 5");
     assert_eq!(on(149, "GB300").playbook, Some("nvlink-fault-diag-reset"));
 }
@@ -248,4 +249,13 @@ fn the_programs_own_files_check_clean() {
         let loaded = load(text.as_bytes(), name).unwrap();
         assert!(loaded.diagnostics.is_empty() && loaded.entries > 0, "{name}: {:?}", loaded.diagnostics);
     }
+}
+
+#[test]
+fn the_example_of_the_guide_is_a_file_of_a_site() {
+    let guide = include_str!("../../../../docs/guide/knowledge.md");
+    let example = guide.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let loaded = load(example.as_bytes(), "guide").unwrap();
+    assert_eq!(loaded.diagnostics, []);
+    assert_eq!(loaded.knowledge.unwrap().changes.len(), 3);
 }

@@ -10,6 +10,7 @@ mod libraries;
 mod policies;
 mod rendered;
 mod shipped;
+mod situations;
 
 /// A playbook that loads without any diagnostic.
 const GOOD: &str = include_str!("good.yaml");
