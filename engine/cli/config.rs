@@ -2,6 +2,7 @@
 
 use crate::exit::CliError;
 pub(crate) use crate::watching::WatchConfig;
+use engine_adapters::munge::MungeConfig;
 use engine_adapters::node::NodeToolsConfig;
 use engine_adapters::slurm::SlurmConfig;
 use engine_core::policy::Approvals;
@@ -45,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) agents: AgentsConfig,
     /// This host's own agent.
     pub(crate) agent: AgentConfig,
+    /// munge, by which a node can prove itself.
+    pub(crate) munge: MungeConfig,
 }
 
 /// Which cluster the verbs act on.
@@ -110,6 +113,37 @@ pub(crate) struct NodeConfig {
 pub(crate) struct AgentsConfig {
     /// File with the secret from which the key of each node is made.
     pub(crate) secret: Option<PathBuf>,
+    /// Proofs by which a node gets its key from the engine; none by default.
+    pub(crate) enrol: Vec<ProofName>,
+    /// Whether a node may ask for its key again.
+    pub(crate) enrol_again: bool,
+    /// Directory of the records which node got its key.
+    pub(crate) enrolled: Option<PathBuf>,
+    /// Users whose credentials of munge count.
+    pub(crate) munge_users: Option<Vec<String>>,
+    /// What is made of the address in a credential.
+    pub(crate) munge_hosts: MungeHosts,
+}
+
+/// Proofs that a node is the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProofName {
+    /// A credential of munge.
+    Munge,
+    /// The certificate of the node.
+    Certificate,
+}
+
+/// What is made of the address in a credential of munge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MungeHosts {
+    /// It must be one of the addresses of the node's name.
+    #[default]
+    Resolve,
+    /// Nothing.
+    Any,
 }
 
 /// This host's own agent.
@@ -126,6 +160,10 @@ pub(crate) struct AgentConfig {
     pub(crate) certificate: Option<PathBuf>,
     /// Key of that certificate, PEM.
     pub(crate) certificate_key: Option<PathBuf>,
+    /// The proof by which this node asks for its key where it has none.
+    pub(crate) enrol: Option<ProofName>,
+    /// Users that the engine may run as: theirs must be the credential in which the key comes.
+    pub(crate) engine_users: Option<Vec<String>>,
     /// Where the agent writes down what it has begun.
     pub(crate) state: Option<PathBuf>,
     /// Where the hook of this node leaves what it could not tell the engine.
@@ -242,6 +280,7 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
             .with_hint("docs/guide/server.md explains each key"));
     }
     config.watch.lower()?;
+    check_proofs(&config)?;
     if config.agent.certificate.is_some() != config.agent.certificate_key.is_some() {
         return Err(CliError::usage("agent.certificate and agent.certificate_key belong together"));
     }
@@ -259,4 +298,25 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
         return Err(CliError::usage("exporter.url: give an http or https URL with {node} in it"));
     }
     Ok((config, Some(path)))
+}
+
+/// Judges what belongs together of the proofs of nodes.
+fn check_proofs(config: &Config) -> Result<(), CliError> {
+    let (agents, agent) = (&config.agents, &config.agent);
+    let wrong = |why: &str| Err(CliError::usage(why).with_hint("docs/guide/agents.md explains it"));
+    if agents.enrol.contains(&ProofName::Certificate) && config.server.client_ca.is_none() {
+        return wrong("agents.enrol names certificate: set server.client_ca, which signs them");
+    }
+    if !agents.enrol.is_empty() && agents.secret.is_none() {
+        return wrong("agents.enrol: set agents.secret, from which the keys are made");
+    }
+    if agent.enrol == Some(ProofName::Certificate) && agent.certificate.is_none() {
+        return wrong("agent.enrol names certificate: set agent.certificate");
+    }
+    for (key, path) in [("munge", &config.munge.munge), ("unmunge", &config.munge.unmunge)] {
+        if !path.is_absolute() {
+            return wrong(&format!("munge.{key}: give an absolute path"));
+        }
+    }
+    Ok(())
 }

@@ -100,6 +100,7 @@ impl Daemon {
             tickets: Arc::new(Current::new(Arc::new(tickets(&config)?))),
             playbooks: Arc::clone(&playbooks),
             orders: site.orders.clone(),
+            enrolment: crate::commands::agent::enrolment(&config)?,
             node_certificates: config
                 .server
                 .client_ca

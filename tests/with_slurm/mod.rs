@@ -3,6 +3,7 @@
 mod agent;
 mod contract;
 mod crash;
+mod enrol;
 mod fleet;
 mod hook;
 mod hostile_input;

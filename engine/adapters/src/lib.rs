@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod dcgm;
+pub mod munge;
 pub mod node;
 pub mod nvidia_smi;
 pub mod process;

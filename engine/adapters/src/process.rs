@@ -1,6 +1,6 @@
 //! The one way in which the product starts another program.
 //!
-//! Argument vector only, never a shell; own process group; standard input empty; an environment that
+//! Argument vector only, never a shell; own process group; standard input empty or given whole; an environment that
 //! holds a named few variables and nothing else; a deadline, after which the whole group gets TERM, a
 //! grace period, then KILL; bounded capture. A child that outlives the program and keeps its output
 //! open cannot hang the caller, and dropping the future kills the group.
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -39,6 +39,8 @@ pub struct Program {
     pub args: Vec<String>,
     /// Variables besides `LC_ALL=C` and `PATH`; these win over both.
     pub env: BTreeMap<String, String>,
+    /// What it reads from its standard input.
+    pub input: Vec<u8>,
     /// Time from the start until the group gets TERM.
     pub deadline: Duration,
     /// Time between TERM and KILL.
@@ -54,6 +56,7 @@ impl Program {
             program: program.into(),
             args: Vec::new(),
             env: BTreeMap::new(),
+            input: Vec::new(),
             deadline: Duration::from_secs(30),
             grace: Duration::from_secs(2),
             max_output: 16 << 20,
@@ -79,6 +82,12 @@ impl Program {
     /// Adds one variable to the environment.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Gives it something to read: what must not be an argument, which everybody on the host can see.
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = bytes.into();
         self
     }
 
@@ -319,11 +328,22 @@ pub async fn run(p: &Program) -> Result<Finished, RunError> {
         return Err(io_error(io::Error::other("the started program has no output pipes")));
     };
 
+    let stdin = child.stdin.take();
     let mut stdout = Capture::new(p.max_output);
     let mut stderr = Capture::new(p.max_output);
     let mut left_behind = false;
     let status = {
-        let pumps = async { tokio::try_join!(stdout.fill(out), stderr.fill(err)) };
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // Whoever does not read all of it has its reason, and tells it by its exit.
+                let _ = stdin.write_all(&p.input).await;
+            }
+        };
+        let pumps = async {
+            let (read, ()) =
+                tokio::join!(async { tokio::try_join!(stdout.fill(out), stderr.fill(err)) }, feed);
+            read
+        };
         tokio::pin!(pumps);
         let first = tokio::select! {
             biased;
@@ -406,7 +426,7 @@ async fn spawn(p: &Program, deadline: Instant) -> Result<Child, RunError> {
             .env("PATH", SAFE_PATH)
             .envs(&p.env)
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(if p.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -481,6 +501,17 @@ mod tests {
         assert_eq!(lines, ["LC_ALL=C", path.as_str(), "SLURM_CONF=/etc/slurm/slurm.conf"]);
         let f = run(&Program::new("/bin/cat").deadline(Duration::from_secs(5))).await.unwrap();
         assert!(f.exit.success() && f.stdout.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_given_is_read_whole_and_nobody_must_read_it() {
+        let much: Vec<u8> = (0..1_000_000_u32).map(|i| i as u8).collect();
+        let f = run(&Program::new("/bin/cat").input(much.clone())).await.unwrap();
+        assert!(f.exit.success() && f.stdout == much);
+        let f = run(&sh("exec <&-; echo done").input(much.clone())).await.unwrap();
+        assert_eq!((f.exit, f.stdout.as_slice()), (Exit::Code(0), &b"done\n"[..]));
+        let late = Program::new("/bin/sleep").arg("60").input(much).deadline(Duration::from_millis(200));
+        assert!(matches!(run(&late).await, Err(RunError::TimedOut { .. })));
     }
 
     #[tokio::test]

@@ -1,16 +1,18 @@
 //! `agent`: the node's own hands, and the keys by which engine and nodes know each other.
 
 use super::Global;
-use crate::config;
+use crate::config::{self, Config, MungeHosts, ProofName};
 use crate::exit::{CliError, Exit};
 use crate::printer::{Printer, tame};
 use crate::site::local_name;
-use engine_adapters::agent::{Agent, AgentConfig};
+use engine_adapters::agent::{Agent, AgentConfig, EnrolConfig, EnrolError, Proof, enrol, kept_key};
+use engine_adapters::munge::Munge;
 use engine_adapters::node::LocalNode;
 use engine_core::model::NodeName;
-use engine_runtime::orders::{NodeKey, OrderMaster};
+use engine_runtime::orders::{EnrolRules, Enrolment, NodeKey, OrderMaster, forget};
 use engine_runtime::system::SystemClock;
 use engine_server::{random_hex, read_secret};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ const DEFAULT_SECRET: &str = "/etc/slurmedic/agents.secret";
 const DEFAULT_SPOOL: &str = "/var/lib/slurmedic/hook/spool";
 /// The kernel's log, where nothing else is configured.
 const DEFAULT_KERNEL_LOG: &str = "/dev/kmsg";
+/// Where it is on record which node got its key, where nothing else is configured.
+const DEFAULT_ENROLLED: &str = "/var/lib/slurmedic/enrolled";
 /// Bytes of a new secret.
 const SECRET: usize = 32;
 
@@ -43,6 +47,11 @@ enum AgentVerb {
     Run(RunArgs),
     /// On the engine's host: print the key of one node, for /etc/slurmedic/node.key there.
     Key {
+        /// The node's name in slurm.conf.
+        node: String,
+    },
+    /// On the engine's host: let a node ask for its key again, as after it was installed anew.
+    Forget {
         /// The node's name in slurm.conf.
         node: String,
     },
@@ -68,6 +77,7 @@ pub(crate) fn run(args: &AgentArgs, global: &Global, printer: &mut Printer) -> R
     match &args.verb {
         AgentVerb::Run(a) => super::wait(work(a, global, printer)),
         AgentVerb::Key { node } => key(node, global, printer),
+        AgentVerb::Forget { node } => forget_node(node, global, printer),
         AgentVerb::Secret => secret(global, printer),
     }
 }
@@ -93,6 +103,91 @@ fn key(node: &str, global: &Global, printer: &mut Printer) -> Result<Exit, CliEr
     printer.out(key.reveal());
     printer.say(format!("the key of {node} only: {DEFAULT_KEY} there, mode 600, owner root"));
     Ok(Exit::Ok)
+}
+
+fn enrolled(config: &Config) -> PathBuf {
+    config.agents.enrolled.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_ENROLLED))
+}
+
+fn forget_node(node: &str, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
+    let (config, _) = config::load(global.config.as_deref())?;
+    let node = NodeName::new(node).map_err(|e| CliError::usage(tame(&e.to_string())))?;
+    let records = enrolled(&config);
+    let was = forget(&records, &node)
+        .map_err(|e| CliError::caused(format!("the record of {node} in {}", records.display()), e))?;
+    printer.say(if was {
+        format!("{node} may ask for its key again, once; the key itself is the same as before")
+    } else {
+        format!("nobody got the key of {node} by a proof: there is nothing to forget")
+    });
+    Ok(Exit::Ok)
+}
+
+/// Finds user ids by names; the mistake names the key of the configuration.
+fn uids(key: &str, names: &[String]) -> Result<BTreeSet<u32>, CliError> {
+    let of = |name: &String| match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(CliError::usage(format!("{key}: this host knows no user {}", tame(name)))),
+        Err(e) => Err(CliError::caused(format!("{key}: {}", tame(name)), e)),
+    };
+    names.iter().map(of).collect()
+}
+
+/// Puts together what hands keys to nodes that prove themselves; none where the site has none of it.
+pub(crate) fn enrolment(config: &Config) -> Result<Option<Arc<Enrolment>>, CliError> {
+    let agents = &config.agents;
+    let Some(secret) = agents.secret.as_ref().filter(|_| !agents.enrol.is_empty()) else { return Ok(None) };
+    let by_munge = agents.enrol.contains(&ProofName::Munge);
+    let root = vec!["root".to_owned()];
+    let users = agents.munge_users.as_ref().unwrap_or(&root);
+    let rules = EnrolRules {
+        by_certificate: agents.enrol.contains(&ProofName::Certificate),
+        uids: if by_munge { uids("agents.munge_users", users)? } else { BTreeSet::new() },
+        check_address: agents.munge_hosts == MungeHosts::Resolve,
+        again: agents.enrol_again,
+        records: enrolled(config),
+    };
+    let seals = by_munge.then(|| Arc::new(Munge::new(config.munge.clone())) as _);
+    Ok(Some(Arc::new(Enrolment::new(master(secret)?, rules, seals))))
+}
+
+/// The key of this node: from its file, else what an earlier start got, else from the engine by a proof.
+async fn own_key(
+    args: &RunArgs,
+    config: &Config,
+    wanted: EnrolConfig,
+    stop: tokio::sync::watch::Receiver<bool>,
+) -> Result<NodeKey, CliError> {
+    let path = args.key.clone().or(config.agent.key.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_KEY));
+    let fail = |e: EnrolError| CliError::caused("the key of this node", e).with_exit(Exit::Usage);
+    if config.agent.enrol.is_some() && !path.exists() {
+        return match kept_key(&wanted.state).map_err(fail)? {
+            Some(key) => Ok(key),
+            None => enrol(&wanted, stop).await.map_err(fail),
+        };
+    }
+    let text = read_secret(&path).map_err(|e| {
+        CliError::caused("the key of this node", e).with_exit(Exit::Usage).with_hint(
+            "`slurmedic agent key NODE` on the engine's host prints it; --key names another file, agent.enrol asks for it",
+        )
+    })?;
+    NodeKey::parse(&String::from_utf8_lossy(&text))
+        .map_err(|e| CliError::caused(path.display().to_string(), e).with_exit(Exit::Usage))
+}
+
+/// The proof that the configuration names.
+fn proof(config: &Config) -> Result<Proof, CliError> {
+    if config.agent.enrol != Some(ProofName::Munge) {
+        return Ok(Proof::Certificate);
+    }
+    let engine = match &config.agent.engine_users {
+        Some(names) => uids("agent.engine_users", names)?,
+        // Of the usual ones those that this host has.
+        None => {
+            ["root", "slurm"].into_iter().filter_map(|n| uids("", &[n.to_owned()]).ok()).flatten().collect()
+        }
+    };
+    Ok(Proof::Munge { seals: Arc::new(Munge::new(config.munge.clone())), engine })
 }
 
 fn secret(global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
@@ -133,14 +228,6 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
         return Err(CliError::usage("which engine is not known")
             .with_hint("give --engine URL, or set agent.engine in the configuration"));
     };
-    let own = args.key.clone().or(config.agent.key.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_KEY));
-    let key = read_secret(&own).map_err(|e| {
-        CliError::caused("the key of this node", e)
-            .with_exit(Exit::Usage)
-            .with_hint("`slurmedic agent key NODE` on the engine's host prints it; --key names another file")
-    })?;
-    let key = NodeKey::parse(&String::from_utf8_lossy(&key))
-        .map_err(|e| CliError::caused(own.display().to_string(), e).with_exit(Exit::Usage))?;
     let ca = config.agent.ca.as_deref().map(|path| pem("agent.ca", path)).transpose()?;
     let identity = match (&config.agent.certificate, &config.agent.certificate_key) {
         (Some(certificate), Some(key)) => {
@@ -154,6 +241,19 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
     let node = local_name(&config)?;
     let state =
         args.state.clone().or(config.agent.state.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let wanted = EnrolConfig {
+        engine: engine.clone(),
+        ca: ca.clone(),
+        identity: identity.clone(),
+        node: node.clone(),
+        state: state.clone(),
+        proof: proof(&config)?,
+    };
+    let key = tokio::select! {
+        key = own_key(args, &config, wanted, stopped.clone()) => key?,
+        () = async { tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} } } => return Ok(Exit::Ok),
+    };
     let tools = Arc::new(LocalNode::new(node.clone(), config.node.tools.clone()));
     let spool = Some(config.agent.spool.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)));
     let log = config.agent.kernel_log.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_KERNEL_LOG));
@@ -171,7 +271,6 @@ async fn work(args: &RunArgs, global: &Global, printer: &mut Printer) -> Result<
     let agent = Agent::new(settings, tools, Arc::new(SystemClock))
         .map_err(|e| CliError::caused("the agent cannot start", e).with_exit(Exit::Usage))?;
     printer.say(format!("agent of {node}, orders from {}; ctrl-c stops", tame(&engine)));
-    let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut working = tokio::spawn(async move { agent.run(stopped).await });
     let ended = tokio::select! {
         ended = &mut working => ended,

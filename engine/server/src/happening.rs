@@ -123,6 +123,13 @@ static BAD_ORDERS: Family = family(
     "Texts that came to an agent as orders and were none: forged, expired, replayed, or for another node.",
     &[],
 );
+static KEYS: Family = family(
+    "slurmedic_node_keys",
+    Kind::Counter,
+    "",
+    "Keys of nodes that were asked for by a proof, by proof and whether they were handed out.",
+    &["by", "outcome"],
+);
 static EXPORTERS: Family = family(
     "slurmedic_exporters",
     Kind::Gauge,
@@ -148,7 +155,7 @@ static NODES: Family =
     family("slurmedic_nodes", Kind::Gauge, "", "Nodes that the cluster had when it was last read.", &[]);
 
 /// Every metric that a happening can touch.
-pub(crate) static FAMILIES: [&Family; 20] = [
+pub(crate) static FAMILIES: [&Family; 21] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &REFUSED,
@@ -165,6 +172,7 @@ pub(crate) static FAMILIES: [&Family; 20] = [
     &LOOKS,
     &ORDERS,
     &BAD_ORDERS,
+    &KEYS,
     &EXPORTERS,
     &EXPORTER_TURNS,
     &NODE_LOOKS,
@@ -345,6 +353,20 @@ pub enum Happening {
         /// What was wrong with it.
         why: String,
     },
+    /// The key of a node was handed out.
+    KeyHandedOut {
+        /// The node.
+        node: String,
+        /// `munge` or `certificate`.
+        by: &'static str,
+    },
+    /// The key of a node was asked for by somebody else than who has it.
+    KeyRefused {
+        /// The node.
+        node: String,
+        /// `munge` or `certificate`.
+        by: &'static str,
+    },
     /// The engine serves.
     Serving {
         /// Where.
@@ -432,6 +454,17 @@ fn log(happening: &Happening) {
         Happening::OrderRefused { node, why } => {
             tracing::error!(event = "order_refused", node, why, "who else sends orders to this node?");
         }
+        Happening::KeyHandedOut { node, by } => {
+            tracing::warn!(event = "key_handed_out", node, by, "this node has its key now");
+        }
+        Happening::KeyRefused { node, by } => {
+            tracing::error!(
+                event = "key_refused",
+                node,
+                by,
+                "its key was handed out before: who asks again?"
+            );
+        }
         Happening::Serving { at } => tracing::info!(event = "serving", at),
         Happening::Stopping { why } => tracing::info!(event = "stopping", why),
     }
@@ -486,6 +519,8 @@ fn count(happening: &Happening, m: &Metrics) {
         Happening::NodeNotLooked { .. } => m.add(&NODE_LOOKS, &["failed"], 1.0),
         Happening::OrderAnswered { heard, .. } => m.add(&ORDERS, &[heard], 1.0),
         Happening::OrderRefused { .. } => m.add(&BAD_ORDERS, &[], 1.0),
+        Happening::KeyHandedOut { by, .. } => m.add(&KEYS, &[by, "handed_out"], 1.0),
+        Happening::KeyRefused { by, .. } => m.add(&KEYS, &[by, "refused"], 1.0),
         Happening::Serving { .. } | Happening::Stopping { .. } => {}
     }
 }
@@ -497,10 +532,10 @@ fn word(kind: ProblemKind) -> &'static str {
         ProblemKind::NotPermitted => "not_permitted",
         ProblemKind::NotFound => "not_found",
         ProblemKind::Conflict => "conflict",
+        ProblemKind::NotApplicable => "not_applicable",
         ProblemKind::TooLarge => "too_large",
         ProblemKind::TooOften => "too_often",
         ProblemKind::Busy => "busy",
         ProblemKind::Failed => "failed",
     }
 }
-        ProblemKind::NotApplicable => "not_applicable",

@@ -22,7 +22,7 @@ use axum::http::request;
 use axum::http::{HeaderMap, header};
 use engine_core::policy::{Fleet, Policy};
 use engine_runtime::fleet::Intake;
-use engine_runtime::orders::Mailbox;
+use engine_runtime::orders::{Enrolment, Mailbox};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -61,6 +61,8 @@ pub struct Parts {
     pub playbooks: Arc<PlaybooksNow>,
     /// Orders for nodes with agents, where the site has any.
     pub orders: Option<Arc<Mailbox>>,
+    /// Keys for nodes that prove themselves, where the site hands them out.
+    pub enrolment: Option<Arc<Enrolment>>,
     /// Domains of nodes whose agents must show a certificate; `None` where they show none.
     pub node_certificates: Option<Vec<String>>,
     /// Sources of alerts.

@@ -30,25 +30,17 @@ pub enum LinkError {
     },
 }
 
-/// The way to the engine.
+/// The wire to the engine: a client with its certificates. Proves nothing about the node's key.
 #[derive(Debug, Clone)]
-pub(crate) struct Link {
+pub(super) struct Wire {
     client: Client,
     base: String,
-    node: NodeName,
-    key: NodeKey,
 }
 
-impl Link {
+impl Wire {
     /// Prepares it; connects to nothing. `ca` is a file of certificates, the only ones that are believed; `identity` the
     /// node's own certificate with its key.
-    pub(crate) fn new(
-        base: &str,
-        ca: Option<&[u8]>,
-        identity: Option<&[u8]>,
-        node: NodeName,
-        key: NodeKey,
-    ) -> Result<Self, LinkError> {
+    pub(super) fn new(base: &str, ca: Option<&[u8]>, identity: Option<&[u8]>) -> Result<Self, LinkError> {
         // An error only says that the program has chosen its provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = |e: String| LinkError::Address(e);
@@ -78,30 +70,26 @@ impl Link {
             builder = builder.identity(own);
         }
         let client = builder.build().map_err(|e| address(chain(&e)))?;
-        Ok(Self { client, base, node, key })
+        Ok(Self { client, base })
     }
 
     /// Posts a body and returns the engine's answer.
-    pub(crate) async fn post(
+    pub(super) async fn post(
         &self,
         path: &str,
+        headers: &[(&str, &str)],
         body: Vec<u8>,
-        now: Timestamp,
         limit: Duration,
     ) -> Result<Vec<u8>, LinkError> {
-        let (at, nonce) = (now.to_string(), uuid::Uuid::now_v7().simple().to_string());
-        let mark = RequestMark { node: self.node.as_str(), path, at: &at, nonce: &nonce, body: &body };
-        let tag = self.key.mark(mark).map_err(|e| LinkError::Address(e.to_string()))?;
-        let request = self
+        let mut request = self
             .client
             .post(format!("{}{path}", self.base))
             .timeout(limit)
-            .header("x-slurmedic-node", self.node.as_str())
-            .header("x-slurmedic-at", &at)
-            .header("x-slurmedic-nonce", &nonce)
-            .header("x-slurmedic-signature", tag)
             .header("content-type", "application/json")
             .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let mut reply = request.send().await.map_err(|e| LinkError::Unreachable(chain(&e)))?;
         let status = reply.status();
         let mut read = Vec::new();
@@ -117,6 +105,41 @@ impl Link {
         let text: String =
             String::from_utf8_lossy(&read).chars().filter(|c| !c.is_control()).take(300).collect();
         Err(LinkError::Refused { status: status.as_u16(), text })
+    }
+}
+
+/// The way to the engine: each request is signed with the node's key.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    wire: Wire,
+    node: NodeName,
+    key: NodeKey,
+}
+
+impl Link {
+    /// Builds it over a wire.
+    pub(super) fn new(wire: Wire, node: NodeName, key: NodeKey) -> Self {
+        Self { wire, node, key }
+    }
+
+    /// Posts a body and returns the engine's answer.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        now: Timestamp,
+        limit: Duration,
+    ) -> Result<Vec<u8>, LinkError> {
+        let (at, nonce) = (now.to_string(), uuid::Uuid::now_v7().simple().to_string());
+        let mark = RequestMark { node: self.node.as_str(), path, at: &at, nonce: &nonce, body: &body };
+        let tag = self.key.mark(mark).map_err(|e| LinkError::Address(e.to_string()))?;
+        let headers = [
+            ("x-slurmedic-node", self.node.as_str()),
+            ("x-slurmedic-at", &at),
+            ("x-slurmedic-nonce", &nonce),
+            ("x-slurmedic-signature", &tag),
+        ];
+        self.wire.post(path, &headers, body, limit).await
     }
 }
 

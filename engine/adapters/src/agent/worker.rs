@@ -2,7 +2,7 @@
 
 use super::kernel_log::{KernelLog, booted};
 use super::ledger::{Begun, Entry, Ledger, LedgerError};
-use super::link::{Link, LinkError};
+use super::link::{Link, LinkError, Wire};
 use super::spool;
 use engine_core::model::NodeName;
 use engine_runtime::orders::{MAX_ORDER, NodeKey, SignedOrder};
@@ -109,7 +109,8 @@ impl Agent {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AgentError> {
         let (ca, identity) = (config.ca.as_deref(), config.identity.as_deref());
-        let link = Link::new(&config.engine, ca, identity, config.node.clone(), config.key.clone())?;
+        let wire = Wire::new(&config.engine, ca, identity)?;
+        let link = Link::new(wire, config.node.clone(), config.key.clone());
         let ledger = Ledger::open(&config.state)?;
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let under_way = Arc::default();

@@ -10,10 +10,12 @@
 //! while, and for once.
 
 mod actuator;
+mod enrol;
 mod key;
 mod mailbox;
 
 pub use actuator::AgentNodes;
+pub use enrol::{BadSeal, EnrolRules, Enrolment, NotEnrolled, Opened, Seals, ask_for_key, forget, read_key};
 pub use key::{
     BadOrder, MAX_ORDER, MAX_ORDER_LIFE, MIN_MASTER, NodeKey, OrderMaster, RequestMark, SignedOrder,
 };

@@ -59,6 +59,21 @@ pub(super) struct Heard {
     heard: &'static str,
 }
 
+/// Makes sure that a certificate of the node was shown, where the site demands one.
+pub(super) fn shows_certificate(server: &Server, peer: &Peer, node: &NodeName) -> Result<(), Problem> {
+    if let Some(domains) = &server.parts().node_certificates {
+        let Peer::Net { certificate: Some(names), .. } = peer else {
+            let why = "agents show a certificate here: set agent.certificate and agent.certificate_key";
+            return Err(server.refused(peer, format!("{node} shows none: {why}")));
+        };
+        if !certificate::is_for(names, node.as_str(), domains) {
+            let why = "the certificate is another node's: give each node its own, and its domain in server.client_domains";
+            return Err(server.refused(peer, format!("{why} ({node})")));
+        }
+    }
+    Ok(())
+}
+
 /// Finds out which node asks, and reads the body that its signature is over.
 async fn node_of(
     server: &Server,
@@ -85,16 +100,7 @@ async fn node_of(
     let Ok(node) = NodeName::new(name) else {
         return Err(server.refused(peer, "this is no name of a node"));
     };
-    if let Some(domains) = &server.parts().node_certificates {
-        let Peer::Net { certificate: Some(names), .. } = peer else {
-            let why = "agents show a certificate here: set agent.certificate and agent.certificate_key";
-            return Err(server.refused(peer, format!("{node} shows none: {why}")));
-        };
-        if !certificate::is_for(names, node.as_str(), domains) {
-            let why = "the certificate is another node's: give each node its own, and its domain in server.client_domains";
-            return Err(server.refused(peer, format!("{why} ({node})")));
-        }
-    }
+    shows_certificate(server, peer, &node)?;
     if nonce.is_empty() || nonce.len() > 64 {
         return Err(server.refused(peer, "the nonce has 1 to 64 characters"));
     }

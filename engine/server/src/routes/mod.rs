@@ -2,6 +2,7 @@
 
 mod act;
 mod agent;
+mod enrol;
 mod look;
 mod ops;
 mod push;
@@ -38,8 +39,8 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/api/v1/approvals", post(act::by_ticket))
         .route("/api/v1/nodes/{node}", get(look::why))
         .route("/api/v1/incidents", get(look::incidents))
-        .route("/api/v1/breaker", get(look::stops))
         .route("/api/v1/incidents/{incident}/close", post(act::close))
+        .route("/api/v1/breaker", get(look::stops))
         .route("/api/v1/breaker/pause", post(act::pause))
         .route("/api/v1/breaker/reset", post(act::reset))
         .route("/api/v1/breaker/wrong", post(act::wrong))
@@ -48,6 +49,7 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/agent/v1/fetch", post(agent::fetch))
         .route("/agent/v1/answer", post(agent::answer))
         .route("/agent/v1/alerts", post(agent::alerts))
+        .route("/agent/v1/key", post(enrol::key))
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&server), through))

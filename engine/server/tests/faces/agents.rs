@@ -3,7 +3,7 @@
 use crate::rig::{Rig, Setup, bearer};
 use engine_core::model::NodeName;
 use engine_core::policy::Role;
-use engine_runtime::orders::{Mailbox, NodeKey, OrderMaster, RequestMark};
+use engine_runtime::orders::{EnrolRules, Enrolment, Mailbox, NodeKey, OrderMaster, RequestMark};
 use engine_server::{Limits, Listen, TlsFiles, TokenScope, open_files};
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ async fn eventually(rig: &Rig, series: &str, wanted: f64) {
     panic!("{series} is {seen}, not {wanted}");
 }
 
-fn rig(limits: Limits) -> Setup {
+fn rig_of(limits: Limits) -> Setup {
     Setup { limits: Some(limits), orders: Some(mailbox()), ..Setup::default() }
 }
 
@@ -89,7 +89,8 @@ async fn three_thousand_agents_that_wait_lock_nobody_out() {
         files > 2 * AGENTS as u64 + 1_000,
         "{files} open files are too few for this test: raise `ulimit -Hn`"
     );
-    let rig = Arc::new(Rig::start(rig(Limits { connections: 16, per_peer: 16, ..Limits::default() })).await);
+    let rig =
+        Arc::new(Rig::start(rig_of(Limits { connections: 16, per_peer: 16, ..Limits::default() })).await);
     let token = rig.token("ada", Role::Viewer, None, &[TokenScope::Api]);
     let mut held = Vec::new();
     let before = resident();
@@ -129,7 +130,7 @@ fn resident() -> u64 {
 
 #[tokio::test]
 async fn agents_beyond_the_bound_hear_why_and_one_node_has_few_places() {
-    let rig = Rig::start(rig(Limits { agent_connections: 9, ..Limits::default() })).await;
+    let rig = Rig::start(rig_of(Limits { agent_connections: 9, ..Limits::default() })).await;
     let mut held = Vec::new();
     for _ in 0..8 {
         held.push(ask(&rig, "gpu001", &key_of("gpu001"), 30).await);
@@ -154,7 +155,7 @@ async fn agents_beyond_the_bound_hear_why_and_one_node_has_few_places() {
 
 #[tokio::test]
 async fn whoever_only_says_that_it_is_an_agent_gets_no_place_of_an_agent() {
-    let rig = Rig::start(rig(Limits::default())).await;
+    let rig = Rig::start(rig_of(Limits::default())).await;
     let mut forged = ask(&rig, "gpu001", &key_of("gpu002"), 30).await;
     let mut text = String::new();
     forged.read_to_string(&mut text).await.unwrap();
@@ -199,7 +200,11 @@ async fn demanding(crl: bool, refusals: u16) -> Rig {
     let listen = Listen::Tls { at: "127.0.0.1:0".parse().unwrap(), files };
     let domains = vec!["cluster.example.org".to_owned()];
     let limits = Limits { refusals, ..Limits::default() };
-    Rig::start(Setup { listen: Some(listen), node_certificates: Some(domains), ..rig(limits) }).await
+    let records = tempfile::tempdir().unwrap().path().join("enrolled");
+    let rules = EnrolRules { by_certificate: true, records, ..EnrolRules::default() };
+    let enrolment = Some(Arc::new(Enrolment::new(master(), rules, None)));
+    let node_certificates = Some(domains);
+    Rig::start(Setup { listen: Some(listen), node_certificates, enrolment, ..rig_of(limits) }).await
 }
 
 #[tokio::test]
@@ -249,4 +254,38 @@ async fn without_a_list_of_revoked_ones_every_certificate_of_the_ca_counts() {
     let broken =
         TlsFiles { client_ca: Some(tls("nodes-ca.pem")), client_crl: Some(tls("cert.pem")), ..broken };
     assert!(engine_server::TlsNow::read(&broken).is_err(), "a certificate is no list");
+}
+
+#[tokio::test]
+async fn a_node_gets_its_key_by_its_certificate_once() {
+    let rig = demanding(true, 100).await;
+    let ask = async |shows: Option<&str>, name: &str, nonce: &str| {
+        let body = serde_json::json!({ "node": name, "nonce": nonce }).to_string();
+        let reply = client(shows).post(format!("{}/agent/v1/key", rig.url)).body(body).send().await.unwrap();
+        (reply.status().as_u16(), reply.json::<serde_json::Value>().await.unwrap())
+    };
+    let (one, two) = ("1".repeat(32), "2".repeat(32));
+    let (status, given) = ask(Some("gpu001"), "gpu001", &one).await;
+    assert_eq!((status, given["key"].as_str().unwrap()), (200, key_of("gpu001").reveal().as_str()));
+    assert_eq!(ask(Some("gpu001"), "gpu001", &one).await.0, 200, "the answer may have been lost");
+    let (status, said) = ask(Some("gpu001"), "gpu001", &two).await;
+    assert_eq!((status, said["key"].as_str()), (409, None), "{said}");
+    assert!(said["error"].as_str().unwrap().contains("slurmedic agent forget gpu001"), "{said}");
+    for (shows, name, nonce, wanted) in [
+        (Some("gpu001"), "gpu002", one.as_str(), 401),
+        (None, "gpu003", &one, 401),
+        (Some("gpu003-cn"), "gpu003", "x", 401),
+    ] {
+        let (status, said) = ask(shows, name, nonce).await;
+        assert_eq!((status, said["key"].as_str()), (wanted, None), "{shows:?} as {name}: {said}");
+    }
+    assert!(rig.metric("slurmedic_node_keys_total{by=\"certificate\",outcome=\"refused\"}").await >= 1.0);
+    // Where nobody looks at certificates, saying a name proves nothing.
+    let rules = EnrolRules { by_certificate: true, ..EnrolRules::default() };
+    let enrolment = Some(Arc::new(Enrolment::new(master(), rules, None)));
+    let plain = Rig::start(Setup { enrolment, ..rig_of(Limits::default()) }).await;
+    let body = serde_json::json!({ "node": "gpu001", "nonce": one }).to_string();
+    assert_eq!(plain.post("/agent/v1/key", &[], body).await.0, 401);
+    let none = Rig::start(rig_of(Limits::default())).await;
+    assert_eq!(none.post("/agent/v1/key", &[], "{}").await.0, 404);
 }

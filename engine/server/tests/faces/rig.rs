@@ -8,7 +8,7 @@ use engine_playbook::Renderer;
 use engine_runtime::engine::{Engine, EngineConfig, Ports, TimeIds};
 use engine_runtime::fleet::{ByFault, FleetLog, Intake};
 use engine_runtime::journal::{Journal, JournalError, MemoryJournal, NewRecord, Record, StreamName};
-use engine_runtime::orders::Mailbox;
+use engine_runtime::orders::{Enrolment, Mailbox};
 use engine_runtime::ports::Clock;
 use engine_runtime::system::SystemClock;
 use engine_server::sources::{Source, SourceConfig};
@@ -87,6 +87,7 @@ pub(crate) struct Setup {
     pub(crate) listen: Option<Listen>,
     pub(crate) orders: Option<Arc<Mailbox>>,
     pub(crate) node_certificates: Option<Vec<String>>,
+    pub(crate) enrolment: Option<Arc<Enrolment>>,
 }
 
 /// The server with everything around it.
@@ -148,10 +149,11 @@ impl Rig {
             tokens: Some(Arc::new(TokenStore::open(tokens.clone()).unwrap())),
             tickets: Arc::new(Current::new(Arc::new(setup.ticket_key.map(|k| TicketDesk::new(k).unwrap())))),
             orders: setup.orders,
+            node_certificates: setup.node_certificates,
+            enrolment: setup.enrolment,
             playbooks: Arc::new(PlaybooksNow::new(Arc::new(ByFault::newest(
                 engine_playbook::Library::embedded().playbooks(),
             )))),
-            node_certificates: setup.node_certificates,
             sources: Arc::new(Current::new(Arc::new(sources.collect()))),
             open_metrics: setup.open_metrics,
             limits: setup.limits.unwrap_or_default(),
