@@ -126,6 +126,30 @@ async fn two_gpus_of_a_node_at_once_are_for_a_person() {
     assert_eq!(s.ends().await, [].into());
 }
 
+/// A hook names a GPU by its bus id, an exporter by its UUID, a person by its index: it is one GPU all the same.
+#[tokio::test]
+async fn one_gpu_by_three_names_is_one_gpu() {
+    let s = Scene::new(4).await;
+    s.break_gpu(2);
+    s.play(async {
+        let first = s.alert(2, true);
+        let look = s.engine.eyes().look_at_gpus(&first.node, None, secs(60)).await.unwrap();
+        let gpu = look.0.value.find("2").unwrap().clone();
+        let names = [gpu.uuid.known().unwrap().clone(), gpu.bus_id.known().unwrap().clone()];
+        let others = names.iter().enumerate().map(|(i, name)| Alert {
+            gpu: Some(name.clone()),
+            fingerprint: engine_core::incident::Fingerprint::new(&format!("other/{i}")).unwrap(),
+            ..first.clone()
+        });
+        let all: Vec<Alert> = std::iter::once(first.clone()).chain(others).collect();
+        s.intake.take(all).await.unwrap();
+        s.wait(600).await;
+        assert_eq!(s.incidents().await, []);
+    })
+    .await;
+    assert_eq!(s.ends().await, [(Some(End::Succeeded), 1)].into());
+}
+
 /// A fault that no playbook is for is a person's, and said so.
 #[tokio::test]
 async fn a_fault_without_a_playbook_is_for_a_person() {
