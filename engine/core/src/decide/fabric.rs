@@ -78,6 +78,13 @@ pub(super) fn port_down(known: &Knowledge, a: &SeenAlert) -> Candidate {
             "the link is up and not active: the subnet manager, not this node",
         );
     }
+    if a.facts.number("transitions_20m").is_some_and(|n| n >= 4.0) {
+        return Candidate::of_fault(
+            known,
+            "ib-link-flap",
+            "a port goes up and down: it counts as flapping for a day",
+        );
+    }
     match a.facts.number("for_s") {
         Some(t) if t < PORT_DOWN_S => {
             Candidate::nothing(InsufficientEvidence, format!("the port is down for {t} s only"))

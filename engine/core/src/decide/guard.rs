@@ -95,9 +95,20 @@ const AT_WORK: &[&str] = &[
 /// Says whether the node is in somebody's maintenance.
 fn in_maintenance(s: &Situation) -> bool {
     let words = s.node.words("reservation");
-    let ours = words.contains("slurmedic-");
-    ["MAINT", "MAINTENANCE"].iter().any(|f| s.has_flag(f)) || (!words.trim().is_empty() && !ours)
+    ["MAINT", "MAINTENANCE"].iter().any(|f| s.has_flag(f))
+        || (words.contains("maint") && !words.contains("slurmedic-"))
 }
+
+/// Says whether the exporter is known to be silent.
+fn exporter_is_silent(s: &Situation) -> bool {
+    let said = s.context.words("exporter");
+    let silent =
+        ["down", "absent", "dead", "stale", "silent", "timeout", "timed out", "unreachable", "missing"];
+    s.context.holds("exporter") == Some(false) || silent.iter().any(|w| said.contains(w))
+}
+
+/// Playbooks that rest on what the exporter reads. A hang or a lost GPU may silence it, so theirs do not.
+const BY_EXPORTER: &[&str] = &["dcgm-ecc-drain-reset", "gpu-idle-window-reset", "gpu-remap-failure-rma"];
 
 /// What forbids to touch the node. `about_slurm` is true where the alert is about the drain itself.
 pub(super) fn node(s: &Situation, owner: &Owner<'_>, about_slurm: bool) -> Option<(Lead, String)> {
@@ -136,7 +147,14 @@ pub(super) fn node(s: &Situation, owner: &Owner<'_>, about_slurm: bool) -> Optio
 }
 
 /// What forbids a plan that takes something away.
-pub(super) fn plan(s: &Situation, takes_out: bool) -> Option<(Lead, String)> {
+pub(super) fn plan(s: &Situation, playbook: &str, takes_out: bool) -> Option<(Lead, String)> {
+    if !s.node.words("reservation").trim().is_empty() {
+        return Some((Lead::Person(MaintReservation), "the node is reserved by somebody".to_owned()));
+    }
+    if BY_EXPORTER.contains(&playbook) && exporter_is_silent(s) {
+        let says = "the exporter does not answer, so the fault cannot be confirmed";
+        return Some((Lead::Person(InsufficientEvidence), says.to_owned()));
+    }
     if s.node.number("prior_remediations_30d").is_some_and(|n| n >= REPEATS) {
         let says = "the node was repaired three times in thirty days: a person looks at it";
         return Some((Lead::Person(RepeatOffender), says.to_owned()));

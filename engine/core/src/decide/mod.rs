@@ -226,7 +226,7 @@ fn planned(
     };
     let actions = rung::actions(book, rung, s, who);
     if rung.mutates()
-        && let Some((lead, says)) = guard::plan(s, rung::takes_out(&actions))
+        && let Some((lead, says)) = guard::plan(s, id, rung::takes_out(&actions))
     {
         why.push(format!("{id} lost: {says}"));
         return settled(s, &lead, why);

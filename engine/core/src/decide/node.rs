@@ -4,7 +4,7 @@ use super::candidate::{Candidate, DOUBT, tells_of_a_change};
 use super::owner::{Owner, is_moving, owner};
 use super::reason::ReasonCode::{
     ConfigChangeSuspected, Duplicate, ForeignDrain, Informational, InsufficientEvidence, RebootInProgress,
-    StorageIncident,
+    Resolved, StorageIncident,
 };
 use super::situation::{SeenAlert, Situation};
 use crate::knowledge::{HUMAN, Knowledge};
@@ -46,7 +46,7 @@ pub(super) fn slurm_state(s: &Situation, known: &Knowledge, a: &SeenAlert) -> Ca
         Owner::Nobody if a.name == "SlurmNodeDown" => {
             Candidate::of_fault(known, "node-not-responding", "Slurm calls the node down")
         }
-        Owner::Nobody => Candidate::person(InsufficientEvidence, "Slurm shows no drain, and the alert does"),
+        Owner::Nobody => Candidate::nothing(Resolved, "Slurm shows no drain any more"),
     }
 }
 

@@ -4,6 +4,7 @@ use super::fault::Generation;
 use super::provenance::{SiteChange, Source, Table};
 use super::xid::{Disagreement, Drains, Status, Xid};
 use super::{CataloguePlaybook, HUMAN, Knowledge, NOTHING};
+use crate::incident::fault::{Strength, strength};
 use crate::watch::Pattern;
 use serde::Serialize;
 
@@ -126,6 +127,10 @@ fn about_154(branch: &str, driver: Option<u32>) -> String {
     }
 }
 
+fn weight(p: &Pattern) -> Strength {
+    p.fault.as_deref().map_or(Strength::Unknown, strength)
+}
+
 impl Knowledge {
     /// Looks an XID up.
     pub fn xid(&self, code: u32, asked: GpuAsked<'_>) -> XidAnswer<'_> {
@@ -172,7 +177,9 @@ impl Knowledge {
             }
             (Status::NotDatacenter, _) => why.push("the code is not one of GPUs of data centres".to_owned()),
             // Buckets of the catalogue do not hold for older GPUs, and a code that a GPU should not have is a surprise.
-            (Status::Active, Listed::No) if verdict == Verdict::Playbook && !xid.is_application() => {
+            (Status::Active, Listed::No)
+                if verdict == Verdict::Playbook && acts.drain != Drains::Never && !xid.is_application() =>
+            {
                 why.push(
                     "NVIDIA's catalogue does not list the code for this GPU: a person decides".to_owned(),
                 );
@@ -288,17 +295,18 @@ impl Knowledge {
             answer.verdict = Verdict::Nothing;
             answer.why.push("somebody asked for it: the node is left alone".to_owned());
         } else {
-            let books: Vec<&str> =
-                answer.parts.iter().filter_map(|p| p.pattern).map(|p| p.playbook.as_str()).collect();
-            match books.as_slice() {
-                [one, rest @ ..] if *one != HUMAN && rest.iter().all(|b| b == one) => {
-                    answer.verdict = Verdict::Playbook;
-                    answer.playbook = Some(one);
-                }
-                [HUMAN, ..] => answer.why.push("there is no playbook for it: a person decides".to_owned()),
-                _ => answer
-                    .why
-                    .push("its parts lead to different playbooks: the strongest fault decides".to_owned()),
+            // Of equals the first part counts: it was written first.
+            let strongest = |a: &&Pattern, b: &&Pattern| weight(a).cmp(&weight(b));
+            let all: Vec<&Pattern> = answer.parts.iter().filter_map(|p| p.pattern).collect();
+            let Some(chosen) = all.iter().rev().copied().max_by(strongest) else { return answer };
+            if all.iter().any(|p| p.playbook != chosen.playbook) {
+                answer.why.push(format!("of its parts {} is the strongest evidence", chosen.id));
+            }
+            if chosen.playbook == HUMAN {
+                answer.why.push("there is no playbook for it: a person decides".to_owned());
+            } else {
+                answer.verdict = Verdict::Playbook;
+                answer.playbook = Some(&chosen.playbook);
             }
         }
         answer

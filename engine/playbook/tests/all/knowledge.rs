@@ -230,6 +230,9 @@ fn reasons_give_a_decision() {
     assert_eq!(told("Kill task failed"), book("slurm-kill-task-failed"));
     assert_eq!(told("Kill task failed (JobId=17 StepId=17.batch)"), book("slurm-kill-task-failed"));
     assert_eq!(told("gres/gpu count reported lower than configured (7 < 8)"), book("gpu-count-mismatch"));
+    assert_eq!(told("Epilog error : Not responding"), book("slurm-prolog-epilog-failure"));
+    let two = "Kill task failed : gres/gpu count reported lower than configured (7 < 8)";
+    assert_eq!(told(two), book("gpu-count-mismatch"), "the strongest counts");
     assert_eq!(told("Reboot ASAP : reboot issued"), (Verdict::Nothing, None));
     for text in [
         "",
