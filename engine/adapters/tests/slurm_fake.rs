@@ -195,6 +195,8 @@ async fn no_output_is_never_no_jobs() {
         let start = Instant::now();
         assert_eq!(cause(fake.backend(ReadVia::Auto).jobs_on(&node("n1")).await), want, "{squeue}");
         assert!(start.elapsed() < Duration::from_secs(9), "{squeue}");
+        let (read, jobs) = fake.backend(ReadVia::Auto).node_with_jobs(&node("n1")).await;
+        assert!(read.is_ok() && cause(jobs) == want, "{squeue}");
     }
     // The due header is believed only together with a quiet stderr and a node that agrees.
     let header = format!("printf '{HEADER}'");
@@ -212,12 +214,23 @@ async fn no_output_is_never_no_jobs() {
         let mut fake = Fake::of("22.05.8");
         fake.on("squeue *-w n1", &squeue);
         fake.on("scontrol -a -d -o show node n1", &format!("echo 'NodeName=n1 State={state} Gres=(null)'"));
-        match (fake.backend(ReadVia::Auto).jobs_on(&node("n1")).await, want) {
-            (Ok(o), None) => assert_eq!(o.value, vec![]),
-            (Err(u), Some(want)) => assert_eq!(u.cause, want, "{squeue} {state}: {u}"),
-            (got, want) => panic!("{squeue} {state}: {got:?}, wanted {want:?}"),
+        let b = fake.backend(ReadVia::Auto);
+        let (read, beside) = b.node_with_jobs(&node("n1")).await;
+        assert_eq!(read.unwrap().value.name, node("n1"), "{squeue} {state}");
+        for jobs in [b.jobs_on(&node("n1")).await, beside] {
+            match (jobs, want) {
+                (Ok(o), None) => assert_eq!(o.value, vec![]),
+                (Err(u), Some(want)) => assert_eq!(u.cause, want, "{squeue} {state}: {u}"),
+                (got, want) => panic!("{squeue} {state}: {got:?}, wanted {want:?}"),
+            }
         }
     }
+    // A node that cannot be read proves nothing about its jobs.
+    let mut fake = Fake::of("22.05.8");
+    fake.on("squeue *-w n1", &header);
+    fake.on("scontrol -a -d -o show node n1", "exit 1");
+    let (read, jobs) = fake.backend(ReadVia::Auto).node_with_jobs(&node("n1")).await;
+    assert!(cause(read) == Cause::ReadFailed && cause(jobs) == Cause::ReadFailed);
 }
 
 #[tokio::test]

@@ -134,9 +134,7 @@ impl SlurmBackend {
         let mut why = String::new();
         // A job may start between the two reads: then the next look at the jobs shows it.
         for _ in 0..2 {
-            let mut jobs = self.read_jobs(access, Some(node)).await?;
-            // A job whose nodes are not known may be on any.
-            jobs.retain(|j| j.nodes.known().is_none_or(|nodes| nodes.contains(node)));
+            let jobs = self.read_jobs_listed(access, node).await?;
             if jobs.iter().any(Job::holds_node) {
                 return Ok(jobs);
             }
@@ -145,8 +143,39 @@ impl SlurmBackend {
                 Some(b) => why = b,
             }
         }
-        let detail = format!("no job holds {node} by the list of jobs, but {why}");
-        Err(Unknown::new(Cause::Conflicting, detail))
+        Err(disagree(node, &why))
+    }
+
+    /// Reads the jobs of a node and then the node itself, which serves as the proof that none holds it.
+    async fn read_node_with_jobs(&self, access: &Access, node: &NodeName) -> (Read<Node>, Read<Vec<Job>>) {
+        let mut last = None;
+        for _ in 0..2 {
+            let jobs_at = Timestamp::now();
+            let jobs = self.read_jobs_listed(access, node).await;
+            let node_at = Timestamp::now();
+            let seen = observed(node_at, self.read_node(access, node).await);
+            let idle = match (&jobs, &seen) {
+                (Ok(jobs), _) if jobs.iter().any(Job::holds_node) => None,
+                (Ok(_), Ok(seen)) => busy(&seen.value),
+                (Ok(_), Err(u)) => return (Err(u.clone()), Err(u.clone())),
+                (Err(_), _) => None,
+            };
+            match idle {
+                None => return (seen, observed(jobs_at, jobs)),
+                Some(why) => last = Some((seen, why)),
+            }
+        }
+        match last {
+            Some((seen, why)) => (seen, Err(disagree(node, &why))),
+            None => (self.node(node).await, self.jobs_on(node).await),
+        }
+    }
+
+    async fn read_jobs_listed(&self, access: &Access, node: &NodeName) -> Result<Vec<Job>, Unknown> {
+        let mut jobs = self.read_jobs(access, Some(node)).await?;
+        // A job whose nodes are not known may be on any.
+        jobs.retain(|j| j.nodes.known().is_none_or(|nodes| nodes.contains(node)));
+        Ok(jobs)
     }
 
     /// Runs one write and says what it came to.
@@ -178,6 +207,10 @@ fn busy(node: &Node) -> Option<String> {
         Known::Known(_) => {}
     }
     node.flags.has(NodeFlag::Completing).then(|| "it is COMPLETING".to_owned())
+}
+
+fn disagree(node: &NodeName, why: &str) -> Unknown {
+    Unknown::new(Cause::Conflicting, format!("no job holds {node} by the list of jobs, but {why}"))
 }
 
 fn observed<T>(at: Timestamp, value: Result<T, Unknown>) -> Read<T> {
@@ -219,6 +252,13 @@ impl Scheduler for SlurmBackend {
         let access = self.access().await?;
         // The earliest of its reads: a later one can only make it newer.
         observed(Timestamp::now(), self.read_jobs_on(&access, node).await)
+    }
+
+    async fn node_with_jobs(&self, node: &NodeName) -> (Read<Node>, Read<Vec<Job>>) {
+        match self.access().await {
+            Ok(access) => self.read_node_with_jobs(&access, node).await,
+            Err(u) => (Err(u.clone()), Err(u)),
+        }
     }
 
     async fn jobs(&self) -> Read<Vec<Job>> {

@@ -104,6 +104,10 @@ impl ClusterReads {
         self.0.jobs_on(node).await
     }
 
+    async fn node_with_jobs(&self, node: &NodeName) -> (Read<Node>, Read<Vec<Job>>) {
+        self.0.node_with_jobs(node).await
+    }
+
     async fn jobs(&self) -> Read<Vec<Job>> {
         self.0.jobs().await
     }
@@ -151,6 +155,10 @@ impl Scheduler for ShadowScheduler {
 
     async fn jobs_on(&self, node: &NodeName) -> Read<Vec<Job>> {
         self.cluster.jobs_on(node).await
+    }
+
+    async fn node_with_jobs(&self, node: &NodeName) -> (Read<Node>, Read<Vec<Job>>) {
+        self.cluster.node_with_jobs(node).await
     }
 
     async fn jobs(&self) -> Read<Vec<Job>> {

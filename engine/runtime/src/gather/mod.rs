@@ -181,11 +181,7 @@ impl Eyes<'_> {
     /// Looks at Slurm's side only; the parts are read side by side.
     pub async fn look_at_slurm(&self, node: &NodeName, slurm_version: Known<String>) -> Situation {
         let at = self.clock.now();
-        let (n, j, r) = tokio::join!(
-            self.scheduler.node(node),
-            self.scheduler.jobs_on(node),
-            self.scheduler.reservations()
-        );
+        let ((n, j), r) = tokio::join!(self.scheduler.node_with_jobs(node), self.scheduler.reservations());
         let gpus = Err(Unknown::new(Cause::NotObserved, "the GPUs were not part of this look"));
         Situation { node: shared(n), jobs: shared(j), reservations: shared(r), slurm_version, gpus, at }
     }
