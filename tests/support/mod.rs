@@ -6,6 +6,7 @@ pub(crate) mod cmd;
 pub(crate) mod exporter;
 pub(crate) mod fake;
 pub(crate) mod lab;
+pub(crate) mod network;
 pub(crate) mod product;
 
 use std::path::{Path, PathBuf};

@@ -3,12 +3,14 @@
 mod agent;
 mod contract;
 mod crash;
+mod cuts;
 mod enrol;
 mod fleet;
 mod hook;
 mod hostile_input;
 mod main_job;
 mod people;
+mod prometheus;
 mod sick_controller;
 mod smoke;
 mod soak;
