@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::exit::{CliError, Exit};
 use crate::fleet::Fleet;
 use crate::printer::tame;
+use crate::prometheus;
 use crate::remote::DEFAULT_SOCKET;
 use crate::site::{Site, layout_of, library};
 use crate::watching::{Gpus, ask_exporters, hand_over, look_at_nodes};
@@ -126,6 +127,12 @@ impl Daemon {
         if let Some(watch) = self.watch.as_ref().filter(|_| settings.gpus != Gpus::Off) {
             let (fleet, server) = (self.fleet.clone(), Arc::clone(&self.server));
             tokio::spawn(look_at_nodes(fleet, server, Arc::clone(watch), self.engine().clone()));
+        }
+        if let Some(watch) = &self.watch {
+            for asking in prometheus::lower(&settings.prometheus)? {
+                let (fleet, server) = (self.fleet.clone(), Arc::clone(&self.server));
+                tokio::spawn(prometheus::ask(fleet, server, Arc::clone(watch), asking));
+            }
         }
         if let (Some(watch), Some(telemetry)) = (&self.watch, telemetry) {
             let interval = settings.lower()?.gpu_interval;

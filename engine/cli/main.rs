@@ -13,6 +13,7 @@ mod following;
 mod identity;
 mod page;
 mod printer;
+mod prometheus;
 mod remote;
 mod simulated;
 mod site;

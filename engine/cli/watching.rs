@@ -2,6 +2,7 @@
 
 use crate::exit::CliError;
 use crate::fleet::Fleet;
+use crate::prometheus::PrometheusConfig;
 use engine_core::incident::Alert;
 use engine_core::value::parse_duration;
 use engine_core::watch::{Reasons, SlurmRules, gpu};
@@ -30,6 +31,8 @@ pub(crate) struct WatchConfig {
     silent: String,
     /// How long an unexpected boot stays a fault.
     booted: String,
+    /// Prometheus servers that are asked by rules.
+    pub(crate) prometheus: Vec<PrometheusConfig>,
 }
 
 impl Default for WatchConfig {
@@ -41,6 +44,7 @@ impl Default for WatchConfig {
             gpu_interval: "60s".to_owned(),
             silent: "3m".to_owned(),
             booted: "15m".to_owned(),
+            prometheus: Vec::new(),
         }
     }
 }
@@ -97,6 +101,7 @@ impl WatchConfig {
         if !wrong.is_empty() {
             return Err(CliError::usage(wrong.join("; ")));
         }
+        crate::prometheus::lower(&self.prometheus)?;
         Ok(Watching { interval: interval.unsigned_abs(), gpu_interval, rules })
     }
 
@@ -107,7 +112,7 @@ impl WatchConfig {
         clock: Arc<dyn Clock>,
         reasons: Reasons,
     ) -> Result<Option<Watch>, CliError> {
-        if !self.slurm && self.gpus == Gpus::Off {
+        if !self.slurm && self.gpus == Gpus::Off && self.prometheus.is_empty() {
             return Ok(None);
         }
         Ok(Some(Watch::new(Arc::clone(&fleet.log), clock, reasons, self.lower()?.rules, self.slurm)))

@@ -6,4 +6,5 @@ pub mod munge;
 pub mod node;
 pub mod nvidia_smi;
 pub mod process;
+pub mod prometheus;
 pub mod slurm;

@@ -13,6 +13,7 @@ pub mod format;
 pub mod knowledge;
 pub mod library;
 pub mod policy;
+pub mod prometheus;
 mod read;
 pub mod release;
 pub mod render;

@@ -152,7 +152,7 @@ pub enum FleetEvent {
     },
     /// A tool that tells about nodes does not answer any more. The incident's id is the place of this event.
     ToolFailed {
-        /// Which one, such as `exporter gpu001`.
+        /// Which one, such as `exporter: gpu001`.
         tool: String,
         /// One sentence for people.
         why: String,

@@ -35,7 +35,7 @@ pub enum Subject {
     },
     /// A tool that tells about nodes; nothing is ever done to a node for it.
     Tool {
-        /// Which one, such as `exporter gpu001`.
+        /// Which one, such as `exporter: gpu001`.
         tool: String,
     },
 }

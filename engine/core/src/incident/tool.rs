@@ -90,7 +90,7 @@ pub fn tool_events(state: &FleetState, kind: &str, tools: &Tools) -> Vec<FleetEv
 }
 
 fn name(kind: &str, of: &str) -> String {
-    let text = if of.is_empty() { kind.to_owned() } else { format!("{kind} {of}") };
+    let text = if of.is_empty() { kind.to_owned() } else { format!("{kind}: {of}") };
     text.chars()
         .filter(|c| !c.is_control())
         .scan(0, |len, c| {
@@ -101,7 +101,7 @@ fn name(kind: &str, of: &str) -> String {
 }
 
 fn is_of(tool: &str, kind: &str) -> bool {
-    tool.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    tool.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
 }
 
 fn cut(why: &str) -> String {
@@ -139,13 +139,13 @@ mod tests {
     #[test]
     fn a_tool_has_an_incident_as_long_as_it_is_ill_and_no_node_has_one() {
         let mut state = FleetState::default();
-        assert_eq!(write(&mut state, &ill(2)), ["exporter gpu000", "exporter gpu001"]);
+        assert_eq!(write(&mut state, &ill(2)), ["exporter: gpu000", "exporter: gpu001"]);
         assert_eq!(write(&mut state, &ill(2)).len(), 2, "once");
         assert!(state.incidents().all(|i| i.node().is_none() && !i.is_queued() && !i.firing()));
         let mut some = ill(2);
         some.insert("gpu000".to_owned(), ToolHealth::Well);
         some.insert("gpu001".to_owned(), ToolHealth::Undecided);
-        assert_eq!(write(&mut state, &some), ["exporter gpu001"], "what cannot be told ends nothing");
+        assert_eq!(write(&mut state, &some), ["exporter: gpu001"], "what cannot be told ends nothing");
         assert_eq!(write(&mut state, &Tools::new()), Vec::<String>::new(), "it is not asked any more");
         assert!(write(&mut state, &Tools::from([(String::new(), ToolHealth::Undecided)])).is_empty());
     }
@@ -154,17 +154,20 @@ mod tests {
     fn many_are_one_incident() {
         let mut state = FleetState::default();
         write(&mut state, &ill(3));
-        assert_eq!(write(&mut state, &ill(5_000)), ["exporter all"]);
+        assert_eq!(write(&mut state, &ill(5_000)), ["exporter: all"]);
         let mut unsure = ill(5_000);
         unsure.values_mut().for_each(|h| *h = ToolHealth::Undecided);
-        assert_eq!(write(&mut state, &unsure), ["exporter all"]);
-        assert_eq!(write(&mut state, &ill(1)), ["exporter gpu000"]);
+        assert_eq!(write(&mut state, &unsure), ["exporter: all"]);
+        assert_eq!(write(&mut state, &ill(1)), ["exporter: gpu000"]);
     }
 
     #[test]
     fn kinds_do_not_touch_each_other_and_texts_are_bounded() {
         let mut state = FleetState::default();
         write(&mut state, &ill(1));
+        for other in ["exporter by main", "export", "prometheus"] {
+            assert_eq!(tool_events(&state, other, &Tools::new()), [], "{other}");
+        }
         let long = Tools::from([("x\n".repeat(500), ToolHealth::Ill("\u{1b}[31m".repeat(500)))]);
         let events = tool_events(&state, "prometheus", &long);
         let [FleetEvent::ToolFailed { tool, why }] = events.as_slice() else { panic!("{events:?}") };

@@ -1,14 +1,17 @@
 //! The watch: what polling alone tells about nodes. Pure; the time and what is on record come in as arguments.
 //!
-//! [`slurm`] compares looks at the whole cluster, [`reasons`] says what the reasons of Slurm's nodes mean; [`gpu`] compares
+//! [`slurm`] compares looks at the whole cluster, [`reasons`] says what the reasons of Slurm's nodes mean; [`prometheus`] reads
+//! the answers to rules; [`gpu`] compares
 //! scrapes of dcgm-exporter, [`xid`] says what XIDs mean.
 
 pub mod gpu;
+pub mod prometheus;
 pub mod reasons;
 pub mod slurm;
 pub mod xid;
 
 pub use gpu::{Asked, GpuFault, GpuRules, GpuWatch, Tool, single_look, standing_gpus};
+pub use prometheus::{PromRules, PromWatch, standing_by_prometheus};
 pub use reasons::{BadReasons, Pattern, Reasons, Told};
 pub use slurm::{SlurmRules, SlurmWatch, Standing, standing};
 

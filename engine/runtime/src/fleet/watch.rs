@@ -84,6 +84,11 @@ impl Watch {
         if self.tells_slurm { alerts } else { Vec::new() }
     }
 
+    /// Lists the nodes with GPUs as the last look at the cluster found them.
+    pub fn with_gpus(&self) -> Vec<Asked> {
+        lock(&self.slurm).with_gpus()
+    }
+
     /// Asks the exporters of all nodes with GPUs that the last look at the cluster found, some at a time, spread over
     /// `over` so that they do not all answer at once.
     pub async fn exporters(&self, telemetry: &Arc<dyn GpuTelemetry>, over: SignedDuration) -> GpuRound {

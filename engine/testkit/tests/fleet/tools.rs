@@ -22,7 +22,7 @@ async fn a_silent_exporter_is_an_incident_that_nobody_plans_for_and_that_ends_by
             let open = scene.incidents().await;
             let [incident] = open.as_slice() else { panic!("{open:?}") };
             assert!(
-                matches!(&incident.subject, Subject::Tool { tool } if *tool == format!("exporter {node}"))
+                matches!(&incident.subject, Subject::Tool { tool } if *tool == format!("exporter: {node}"))
             );
             assert!(matches!(&incident.phase, Phase::WithPerson { why } if why == "connection refused"));
             // Another engine, that has not asked anybody yet, knows of it and does not end it.
