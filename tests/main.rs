@@ -15,6 +15,7 @@ mod fakes;
 mod handed;
 mod house;
 mod journal;
+mod knowledge;
 mod policy;
 mod server;
 mod suites;

@@ -21,3 +21,20 @@ pub(crate) fn rows<T: AsRef<str>>(printer: &mut Printer, label: &str, texts: imp
         row(printer, if i == 0 { label } else { "" }, text.as_ref());
     }
 }
+
+/// Breaks addresses that are longer than a line at their slashes, for texts behind an indent.
+pub(crate) fn folded(text: &str, indent: usize) -> String {
+    let width = 80_usize.saturating_sub(indent).max(20);
+    let mut out = Vec::new();
+    for word in text.split(' ') {
+        let mut rest = word;
+        while rest.chars().count() > width {
+            let most = rest.char_indices().nth(width).map_or(rest.len(), |(i, _)| i);
+            let at = rest[..most].rfind('/').map_or(most, |i| i + 1);
+            out.push(rest[..at].to_owned());
+            rest = &rest[at..];
+        }
+        out.push(rest.to_owned());
+    }
+    out.join(" ")
+}

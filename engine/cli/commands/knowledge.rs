@@ -197,7 +197,7 @@ fn list(table: Listing, global: &Global, printer: &mut Printer) -> Result<Exit, 
     let mut line = |name: &str, width: usize, text: &str| {
         let name = tame(name);
         let gap = " ".repeat(width.saturating_sub(name.chars().count()).max(1));
-        printer.out(format!("{name}{gap}{}", wrapped(&tame(text), width)));
+        printer.out(format!("{name}{gap}{}", wrapped(&page::folded(&tame(text), width), width)));
     };
     match table {
         Listing::Summary => {

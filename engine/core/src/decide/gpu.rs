@@ -75,7 +75,8 @@ pub(super) fn wish<'k>(s: &Situation, known: &'k Knowledge) -> Option<&'k Recove
 
 /// Says whether the failure flag of the row remapper is known to be set.
 pub(super) fn remap_failed(s: &Situation) -> bool {
-    s.context.holds("remap_failure") == Some(true)
+    let flags = ["remap_failure", "sram_threshold", "sram_exceeded", "sram_threshold_exceeded"];
+    flags.iter().any(|f| s.context.holds(f) == Some(true))
         || s.alerts
             .iter()
             .any(|a| a.name == "RowRemapFailure" && a.facts.number("value").is_none_or(|v| v > 0.0))
@@ -147,6 +148,9 @@ pub(super) fn xid(s: &Situation, known: &Knowledge, a: &SeenAlert, code: u32) ->
                     ..Candidate::person(ConfigChangeSuspected, says)
                 };
             }
+            // A code without a fault of its own counts as what its playbook is for.
+            let first = known.playbooks.get(id).and_then(|b| b.faults.first()).map_or("", String::as_str);
+            let fault = if fault.is_empty() { first } else { fault };
             Candidate::playbook(id, fault, format!("XID {code}: {}", x.means))
         }
         _ => Candidate::person(InsufficientEvidence, format!("XID {code}: {}", seen.why.join("; "))),

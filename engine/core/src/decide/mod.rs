@@ -93,7 +93,11 @@ fn speaks(s: &Situation, known: &Knowledge, a: &SeenAlert) -> Candidate {
             ReasonCode::ConfigChangeSuspected,
             "the count of GPUs changed with the configuration",
         ),
-        "GpuCountMismatch" => fault("gpu-count-mismatch", "the node has fewer GPUs than Slurm expects"),
+        // What says why the GPU is missing counts more.
+        "GpuCountMismatch" => {
+            let c = fault("gpu-count-mismatch", "the node has fewer GPUs than Slurm expects");
+            Candidate { weight: c.weight - 1, ..c }
+        }
         "RowRemapPending" | "RowRemapFailure" | "RetiredPagesPending" => gpu::memory_flag(s, known, a),
         "GpuHwThermal" | "GpuSwThermal" => fault("gpu-hw-thermal", "the GPU is held back by heat"),
         "GpuThrottle" => gpu::throttle(s, known, a),
@@ -171,8 +175,9 @@ fn strengthen(s: &Situation, known: &Knowledge, all: &mut Vec<Candidate>) {
         all.push(Candidate { weight: 85, ..rma });
     }
     let repaired = ["dcgm-ecc-drain-reset", "gpu-hang-drain-reset"];
+    let of_gpus = [&memory[..], &["gpu-hang-drain-reset", "xid-app-annotate"]].concat();
     if let Some(w) = gpu::wish(s, known).filter(|w| w.word == "reboot")
-        && all.iter().any(|c| leads(c, &["dcgm-ecc-drain-reset"]))
+        && all.iter().any(|c| leads(c, &of_gpus))
     {
         all.push(Candidate::playbook(&w.playbook, "gpu-off-bus", "the driver asks for a reboot"));
     }

@@ -61,6 +61,12 @@ pub fn is_out(s: &Situation) -> bool {
 /// Finds out who has the node.
 pub fn owner<'k>(s: &Situation, known: &'k Knowledge) -> Owner<'k> {
     let who = s.node.text("drained_by").unwrap_or("nobody");
+    // The text of a reason may outlive its drain.
+    let about =
+        s.alerts.iter().any(|a| ["SlurmNodeDown", "SlurmNodeDrain", "StaleDrain"].contains(&a.name.as_str()));
+    if !is_out(s) && !is_moving(s) && !about {
+        return Owner::Nobody;
+    }
     let Some(reason) = s.node.text("reason") else {
         return match (is_out(s), is_one_of(DAEMONS, who)) {
             (true, _) if s.has_flag("DOWN") => Owner::Nobody,

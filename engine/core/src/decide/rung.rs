@@ -12,7 +12,6 @@ fn holds(need: Need, s: &Situation, known: &Knowledge) -> bool {
     match need {
         Need::Idle => !s.is_busy() && !s.is_wanted_soon(),
         Need::Busy => s.is_busy() || s.is_wanted_soon(),
-        Need::RebootAsked => super::gpu::wish(s, known).is_some_and(|w| w.word == "reboot"),
         Need::Stuck => some("d_state"),
         Need::ProcessesLeft => some("job_processes"),
         Need::Clean => {

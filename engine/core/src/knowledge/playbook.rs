@@ -28,8 +28,6 @@ pub enum Need {
     Idle,
     /// A job holds the node, or one is planned for the next fifteen minutes.
     Busy,
-    /// The driver asks for a reboot.
-    RebootAsked,
     /// A process waits and cannot be ended.
     Stuck,
     /// A process of the job is left, and can be ended.
@@ -53,7 +51,6 @@ impl Need {
     pub const WORDS: &'static [&'static str] = &[
         "idle",
         "busy",
-        "reboot_asked",
         "stuck",
         "processes_left",
         "clean",
