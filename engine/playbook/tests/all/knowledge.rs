@@ -81,6 +81,30 @@ fn the_built_in_table_of_xids_is_the_file() {
     }
 }
 
+/// The same for lines of the kernel log, as the hook and the agent read them.
+#[test]
+fn lines_of_the_kernel_log_tell_what_the_file_says() {
+    use engine_xid::{Meaning, meaning};
+    for code in CODES {
+        let x = &KNOWN.xids[&code];
+        let expected = match (x.fault.as_deref(), x.playbook.as_str()) {
+            (Some(f), _) => format!("{:?}", Some(f)),
+            (None, "xid-app-annotate") => "program".to_owned(),
+            (None, "none") => "nothing".to_owned(),
+            (None, _) => format!("{:?}", Some("gpu-xid-other")),
+        };
+        let told = match meaning(code, "") {
+            Meaning::Fault(f) => format!("{:?}", Some(f)),
+            Meaning::Application => "program".to_owned(),
+            Meaning::Quiet => "nothing".to_owned(),
+        };
+        assert_eq!(told, expected, "{code}");
+        if let Some(f) = &x.fault_nonfatal {
+            assert!(matches!(meaning(code, "NETIR_X Nonfatal"), Meaning::Fault(told) if told == f), "{code}");
+        }
+    }
+}
+
 #[test]
 fn faults_and_playbooks_point_at_each_other_and_the_engine_knows_the_strengths() {
     for f in FAULTS {
