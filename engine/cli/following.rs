@@ -65,7 +65,7 @@ impl Followed {
     }
 
     /// Looks until the run is over or waits for people.
-    pub(crate) async fn to_its_rest(
+    pub(crate) async fn until_it_rests(
         &mut self,
         engine: &Remote,
         printer: &mut Printer,
@@ -105,6 +105,6 @@ impl Followed {
 pub(crate) async fn follow(engine: &Remote, run: &RunId, printer: &mut Printer) -> Result<Exit, CliError> {
     let shown: Show = engine.get(&format!("/api/v1/runs/{run}"), &[]).await?;
     let mut followed = Followed::begin(shown, printer)?;
-    followed.to_its_rest(engine, printer).await?;
+    followed.until_it_rests(engine, printer).await?;
     followed.end(printer)
 }

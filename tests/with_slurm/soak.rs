@@ -1,5 +1,6 @@
 //! C7: faults without end on a whole site, with restarts and deaths of the engine and its agents in between. At the end
 //! nothing has grown, nothing is lost and nothing was done twice. `tests/soak` starts it and says for how long.
+#![expect(clippy::print_stdout, reason = "the table is what the soak is started for")]
 
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Nodes of the site.
 const NODES: usize = 4;
-/// Growth of resident memory from the second to the last quarter that passes: a share, and kB beside it. An allocator keeps
+/// Growth of resident memory from the second or third to the last quarter that passes: a share, and kB beside it. An allocator keeps
 /// pages that were in use once.
 const MORE_MEMORY: f64 = 1.15;
 const MORE_KB: f64 = 3_072.0;
@@ -301,7 +302,9 @@ fn faults_without_end() {
     let minutes: u64 = std::env::var("SLURMEDIC_SOAK_MINUTES").unwrap().parse().unwrap();
     let mut site = Cluster::of(NODES);
     site.serve();
-    (0..NODES).for_each(|n| site.start_agent(n));
+    for node in 0..NODES {
+        site.start_agent(node);
+    }
     let now = Instant::now();
     let mut soak = Soak {
         site,
@@ -341,7 +344,9 @@ fn faults_without_end() {
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    soak.down.values_mut().for_each(|at| *at = Instant::now());
+    for at in soak.down.values_mut() {
+        *at = Instant::now();
+    }
     soak.bring_back();
     eventually("everything comes to its end", LAST, || {
         soak.person();
@@ -373,19 +378,19 @@ fn report(soak: &Soak) {
     for i in &open {
         println!("  {} {}", i["node"], i["why"]);
     }
-    println!(
-        "\n{:<10} {:>14} {:>14} {:>12} {:>12}",
-        "process", "kB, 2nd quart.", "kB, last", "files, 2nd", "files, last"
-    );
+    // Since half of the time the same processes live: the third and the last quarter are theirs.
+    println!("\n{:<10} {:>30} {:>24}", "process", "resident kB, quarter 2, 3, 4", "open files, 2, 3, 4");
     for (who, samples) in &soak.samples {
-        let of = |from, to| (middle(samples, from, to, |s| s.memory), middle(samples, from, to, |s| s.files));
-        let ((m2, f2), (m4, f4)) = (of(0.25, 0.5), of(0.75, 1.0));
-        println!("{who:<10} {m2:>14.0} {m4:>14.0} {f2:>12.0} {f4:>12.0}");
-        if m4 > m2 * MORE_MEMORY + MORE_KB {
-            wrong.push(format!("{who} has grown from {m2} to {m4} kB"));
+        let of = |what: fn(&Sample) -> f64| {
+            [(0.25, 0.5), (0.5, 0.75), (0.75, 1.0)].map(|(from, to)| middle(samples, from, to, what))
+        };
+        let ([m2, m3, m4], [f2, f3, f4]) = (of(|s| s.memory), of(|s| s.files));
+        println!("{who:<10} {m2:>14.0} {m3:>7.0} {m4:>7.0} {f2:>14.0} {f3:>4.0} {f4:>4.0}");
+        if m4 > m2.min(m3) * MORE_MEMORY + MORE_KB {
+            wrong.push(format!("{who} has grown to {m4} kB, from {m2} and {m3}"));
         }
-        if f4 > f2 + MORE_FILES {
-            wrong.push(format!("{who} has {f4} files open, {f2} before"));
+        if f4 > f2.min(f3) + MORE_FILES {
+            wrong.push(format!("{who} has {f4} files open, {f2} and {f3} before"));
         }
     }
     let verified = soak.site.verb(&["journal", "verify"]);

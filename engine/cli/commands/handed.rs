@@ -25,17 +25,19 @@ pub(crate) async fn run(args: &RunArgs, engine: &Remote, printer: &mut Printer) 
         }
         printer.out("");
     }
-    printer.say(format!(
-        "{} the engine that serves carries run {} out; ctrl-c leaves it alone",
-        paint(Tone::Dim, "note:"),
-        shown.run
-    ));
     let mut followed = Followed::begin(shown, printer)?;
-    followed.to_its_rest(engine, printer).await?;
+    if !matches!(followed.status(), Status::Ended(_)) {
+        printer.say(format!(
+            "{} the engine that serves carries run {} out; ctrl-c leaves it alone",
+            paint(Tone::Dim, "note:"),
+            followed.run
+        ));
+    }
+    followed.until_it_rests(engine, printer).await?;
     if followed.status() == Status::AwaitingApproval {
         decide(args, engine, &followed.run, printer).await?;
         followed.refresh(engine, printer).await?;
-        followed.to_its_rest(engine, printer).await?;
+        followed.until_it_rests(engine, printer).await?;
     }
     followed.end(printer)
 }

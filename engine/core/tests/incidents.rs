@@ -379,7 +379,9 @@ fn what_is_over_stays_on_record_over_the_death_of_an_engine() {
     d.hear(70, alert(1, "node-not-responding", 70));
     d.tick(400);
     let mut next = Desk { state: d.state.clone(), ..Desk::new(10) };
-    (600..3_000).step_by(60).for_each(|second| next.tick(second));
+    for second in (600..3_000).step_by(60) {
+        next.tick(second);
+    }
     assert_eq!(next.state.open(), 1);
 }
 
@@ -405,4 +407,15 @@ fn a_stronger_fault_is_judged_anew_where_nothing_was_tried() {
     person(&mut d, 5);
     d.hear(6, alert(1, "gpu-off-bus", 6));
     assert!(with_person(&d));
+}
+
+/// A strong fault of long ago, or of a wrong clock, does not join what is open now either.
+#[test]
+fn a_stale_alert_joins_nothing() {
+    let mut d = Desk::new(10);
+    d.hear(100_000, alert(1, "gpu-ecc-uncorrectable", 100_000));
+    assert_eq!(d.hear(100_001, alert(1, "gpu-off-bus", 10)), Heard::Not(NotHeard::Stale));
+    assert_eq!(d.hear(100_001, alert(1, "gpu-off-bus", 200_000)), Heard::Not(NotHeard::Skewed));
+    assert_eq!(d.state.incidents().next().unwrap().alerts.len(), 1);
+    assert!(matches!(d.hear(100_002, alert(1, "gpu-off-bus", 100_000)), Heard::New(_)));
 }

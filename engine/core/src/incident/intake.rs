@@ -102,18 +102,19 @@ pub fn hear(
     alert: Alert,
     now: Timestamp,
 ) -> Heard {
+    let age = now.duration_since(alert.seen_at);
+    // Also where the node has an incident: what was seen long ago says nothing about it, and may be the strongest of all.
+    if alert.firing && age > rules.max_age {
+        return Heard::Not(NotHeard::Stale);
+    }
+    if alert.firing && -age > rules.max_skew {
+        return Heard::Not(NotHeard::Skewed);
+    }
     if let Some(incident) = state.on_node(&alert.node) {
         return hear_known(counters, rules, incident, alert, now);
     }
     if !alert.firing {
         return Heard::Not(NotHeard::NothingToResolve);
-    }
-    let age = now.duration_since(alert.seen_at);
-    if age > rules.max_age {
-        return Heard::Not(NotHeard::Stale);
-    }
-    if -age > rules.max_skew {
-        return Heard::Not(NotHeard::Skewed);
     }
     let Some(place) = shape.place(&alert.node) else { return Heard::Not(NotHeard::UnknownNode) };
     if is_settling(state, rules, &alert.node, &alert.fingerprint, now) {
