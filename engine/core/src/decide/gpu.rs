@@ -86,13 +86,16 @@ fn model(s: &Situation) -> &str {
     s.node.text("model").unwrap_or_default()
 }
 
+/// Returns the source of an alert where anybody can write what it says.
+pub(super) fn open_source(a: &SeenAlert) -> Option<String> {
+    let source = a.facts.text("source").unwrap_or_default().to_lowercase();
+    let open = ["job", "user", "stdout", "stderr", "logger", "untrusted", "anonymous"];
+    open.iter().any(|w| source.contains(w)).then_some(source)
+}
+
 /// What an XID speaks for.
 pub(super) fn xid(s: &Situation, known: &Knowledge, a: &SeenAlert, code: u32) -> Candidate {
-    let source = a.facts.text("source").unwrap_or_default().to_lowercase();
-    if ["job", "user", "stdout", "stderr", "logger", "untrusted", "anonymous"]
-        .iter()
-        .any(|w| source.contains(w))
-    {
+    if let Some(source) = open_source(a) {
         return Candidate::person(
             UntrustedText,
             format!("XID {code} comes from {source}, where anybody can write"),

@@ -146,6 +146,10 @@ pub(super) fn node(s: &Situation, owner: &Owner<'_>, about_slurm: bool) -> Optio
     }
 }
 
+/// Words for a fault that is over, and for one that is not seen, in what is read now.
+const OVER: &[&str] = &["recovered", "cleared", "resolved", "back to normal"];
+const CLEAN: &[&str] = &["healthy", "clean", "no fault", "all gpus answer", "all 8 gpus", "not seen"];
+
 /// What forbids a plan that takes something away.
 pub(super) fn plan(s: &Situation, playbook: &str, takes_out: bool) -> Option<(Lead, String)> {
     if !s.node.words("reservation").trim().is_empty() {
@@ -158,6 +162,14 @@ pub(super) fn plan(s: &Situation, playbook: &str, takes_out: bool) -> Option<(Le
     if s.node.number("prior_remediations_30d").is_some_and(|n| n >= REPEATS) {
         let says = "the node was repaired three times in thirty days: a person looks at it";
         return Some((Lead::Person(RepeatOffender), says.to_owned()));
+    }
+    let now = s.context.words("current");
+    if OVER.iter().any(|w| now.contains(w)) {
+        return Some((Lead::Nothing(Resolved), "what is read now shows that it is over".to_owned()));
+    }
+    if CLEAN.iter().any(|w| now.contains(w)) {
+        let says = "what is read now does not show the fault: the sources disagree";
+        return Some((Lead::Person(InsufficientEvidence), says.to_owned()));
     }
     let flags = s.node.get("flags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let words: Vec<&str> = std::iter::once("IDLE").chain(flags).collect();

@@ -4,7 +4,7 @@ use super::candidate::{Candidate, DOUBT, tells_of_a_change};
 use super::owner::{Owner, is_moving, owner};
 use super::reason::ReasonCode::{
     ConfigChangeSuspected, Duplicate, ForeignDrain, Informational, InsufficientEvidence, RebootInProgress,
-    Resolved, StorageIncident,
+    Resolved, StorageIncident, UntrustedText,
 };
 use super::situation::{SeenAlert, Situation};
 use crate::knowledge::{HUMAN, Knowledge};
@@ -27,6 +27,9 @@ pub(super) fn slurm_state(s: &Situation, known: &Knowledge, a: &SeenAlert) -> Ca
         }
         Owner::Us if a.name == "StaleDrain" => stale_drain(s),
         Owner::Us => Candidate::nothing(Duplicate, "the drain is ours: its run looks after the node"),
+        Owner::Slurm(_) if a.name == "StaleDrain" => {
+            Candidate::person(ForeignDrain, "the drain that is left over is Slurm's own, not ours")
+        }
         Owner::Slurm(told) => {
             let all: Vec<Candidate> = told
                 .iter()
@@ -149,6 +152,12 @@ pub(super) fn kernel_line(s: &Situation, known: &Knowledge, a: &SeenAlert) -> Ca
     let Some(text) = a.facts.text("text") else {
         return Candidate::person(InsufficientEvidence, "a line of the kernel log without its text");
     };
+    if let Some(source) = super::gpu::open_source(a) {
+        return Candidate::person(
+            UntrustedText,
+            format!("the line comes from {source}, where anybody can write"),
+        );
+    }
     if let Some(code) = super::gpu::xid_in(text) {
         return super::gpu::xid(s, known, a, code);
     }
