@@ -10,6 +10,7 @@ mod hook;
 mod hostile_input;
 mod main_job;
 mod people;
+mod poll;
 mod prometheus;
 mod sick_controller;
 mod smoke;

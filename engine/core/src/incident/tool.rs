@@ -156,7 +156,9 @@ mod tests {
         write(&mut state, &ill(3));
         assert_eq!(write(&mut state, &ill(5_000)), ["exporter: all"]);
         let mut unsure = ill(5_000);
-        unsure.values_mut().for_each(|h| *h = ToolHealth::Undecided);
+        for health in unsure.values_mut() {
+            *health = ToolHealth::Undecided;
+        }
         assert_eq!(write(&mut state, &unsure), ["exporter: all"]);
         assert_eq!(write(&mut state, &ill(1)), ["exporter: gpu000"]);
     }

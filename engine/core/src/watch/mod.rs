@@ -1,8 +1,7 @@
 //! The watch: what polling alone tells about nodes. Pure; the time and what is on record come in as arguments.
 //!
 //! [`slurm`] compares looks at the whole cluster, [`reasons`] says what the reasons of Slurm's nodes mean; [`prometheus`] reads
-//! the answers to rules; [`gpu`] compares
-//! scrapes of dcgm-exporter, [`xid`] says what XIDs mean.
+//! the answers to rules; [`gpu`] compares scrapes of dcgm-exporter, [`xid`] says what XIDs mean.
 
 pub mod gpu;
 pub mod prometheus;
