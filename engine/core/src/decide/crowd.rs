@@ -12,6 +12,19 @@ const FLEET: f64 = 10.0;
 /// Share of a partition that freezes everything, in percent.
 const PARTITION: f64 = 20.0;
 
+/// Playbooks for what a file system that hangs explains.
+const BY_STORAGE: &[&str] = &[
+    "slurm-kill-task-failed",
+    "slurm-ghost-job-reconcile",
+    "slurm-not-responding-probe",
+    "slurm-prolog-epilog-failure",
+];
+
+/// Finds how many nodes the partition has, where that is said.
+fn partition(s: &Situation) -> Option<f64> {
+    ["partition_nodes", "partition_size", "nodes_in_partition"].iter().find_map(|n| s.cluster.number(n))
+}
+
 /// Finds the rack of a node by the number at the end of its name.
 fn rack(s: &Situation, node: &str) -> Option<u32> {
     let digits =
@@ -22,7 +35,12 @@ fn rack(s: &Situation, node: &str) -> Option<u32> {
 
 /// Says what all candidates together speak for, where they are about many nodes.
 pub(super) fn crowd(s: &Situation, all: &[Candidate]) -> Option<Candidate> {
-    let critical: Vec<&Candidate> = all.iter().filter(|c| c.is_critical()).collect();
+    // A file system that hangs explains what cannot end and what does not answer.
+    let leads_to =
+        |c: &Candidate, ids: &[&str]| matches!(&c.lead, Lead::Playbook(id) if ids.contains(&id.as_str()));
+    let storage = all.iter().any(|c| leads_to(c, &["storage-hang-hold"]));
+    let explained = |c: &Candidate| storage && leads_to(c, BY_STORAGE);
+    let critical: Vec<&Candidate> = all.iter().filter(|c| c.is_critical() && !explained(c)).collect();
     let nodes: BTreeSet<&str> = critical.iter().flat_map(|c| &c.nodes).map(String::as_str).collect();
     let told = critical.iter().filter_map(|c| c.spread).fold(0.0, f64::max);
     let count = told.max(nodes.len() as f64);
@@ -37,9 +55,7 @@ pub(super) fn crowd(s: &Situation, all: &[Candidate]) -> Option<Candidate> {
         }
     }
     let full = racks.values().filter(|n| **n >= RACK).count();
-    let too_many = share(s.cluster.number("nodes")) > FLEET
-        || share(s.cluster.number("partition_nodes")) > PARTITION
-        || full >= 2;
+    let too_many = share(s.cluster.number("nodes")) > FLEET || share(partition(s)) > PARTITION || full >= 2;
     if too_many {
         let says = format!("{count} nodes have critical alerts: everything is frozen");
         return Some(Candidate {
