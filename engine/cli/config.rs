@@ -4,7 +4,7 @@ use crate::exit::CliError;
 pub(crate) use crate::watching::WatchConfig;
 use engine_adapters::munge::MungeConfig;
 use engine_adapters::node::NodeToolsConfig;
-use engine_adapters::slurm::SlurmConfig;
+use engine_adapters::slurm::{JobConfig, SlurmConfig};
 use engine_core::policy::Approvals;
 use engine_core::value::parse_duration;
 use engine_runtime::engine::EngineConfig;
@@ -103,8 +103,23 @@ pub(crate) struct KnowledgeConfig {
 pub(crate) struct NodeConfig {
     /// Name of this host in slurm.conf; the host name up to its first dot where not set.
     pub(crate) name: Option<String>,
+    /// How nodes without an agent are looked at.
+    pub(crate) transport: Transport,
+    /// How jobs are started, with `transport = "slurm-job"`.
+    pub(crate) job: JobConfig,
     /// Its tools.
     pub(crate) tools: NodeToolsConfig,
+}
+
+/// How nodes without an agent are looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    /// Not at all.
+    #[default]
+    Agent,
+    /// By Slurm jobs in the run's own reservation.
+    SlurmJob,
 }
 
 /// Agents of nodes, on the engine's side.
@@ -281,6 +296,9 @@ fn read(named: Option<&Path>) -> Result<(Config, Option<PathBuf>), CliError> {
     }
     config.watch.lower()?;
     check_proofs(&config)?;
+    if let Some(wrong) = config.node.job.problems().first() {
+        return Err(CliError::usage(format!("{}: node.job.{wrong}", path.display())));
+    }
     if config.agent.certificate.is_some() != config.agent.certificate_key.is_some() {
         return Err(CliError::usage("agent.certificate and agent.certificate_key belong together"));
     }

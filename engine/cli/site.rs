@@ -7,7 +7,7 @@ use crate::fleet::Fleet;
 use crate::identity;
 use crate::printer::{Printer, Tone, paint, tame};
 use engine_adapters::node::{ExporterTelemetry, LocalNode};
-use engine_adapters::slurm::SlurmBackend;
+use engine_adapters::slurm::{SlurmBackend, SlurmJobs};
 use engine_adapters::slurm::topology::read_topology_conf;
 use engine_core::known::Known;
 use engine_core::model::{NodeName, RunId};
@@ -180,12 +180,16 @@ pub(crate) async fn open(
         Some(path) => Some(Arc::new(Mailbox::new(crate::commands::agent::master(path)?))),
         None => None,
     };
-    let actuator: Arc<dyn NodeActuator> = match &orders {
+    let mut actuator: Arc<dyn NodeActuator> = match &orders {
         Some(mailbox) => {
             Arc::new(AgentNodes::new(Arc::clone(mailbox), Arc::new(SystemClock), (local.clone(), own)))
         }
         None => own,
     };
+    if config.node.transport == config::Transport::SlurmJob {
+        let (job, conf) = (config.node.job.clone(), config.slurm.slurm_conf.clone());
+        actuator = Arc::new(SlurmJobs::new(job, conf, slurm.clone(), Arc::new(SystemClock), actuator));
+    }
     let ports = Ports {
         scheduler: slurm.clone(),
         actuator,

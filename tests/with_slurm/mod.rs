@@ -13,6 +13,7 @@ mod people;
 mod poll;
 mod prometheus;
 mod sick_controller;
+mod slurm_job;
 mod smoke;
 mod soak;
 mod sources;

@@ -8,8 +8,10 @@ use crate::site::local_name;
 use engine_adapters::agent::{Agent, AgentConfig, EnrolConfig, EnrolError, Proof, enrol, kept_key};
 use engine_adapters::munge::Munge;
 use engine_adapters::node::LocalNode;
+use engine_adapters::slurm::job::{FORMAT, JobAnswer, may_be_a_job};
 use engine_core::model::NodeName;
 use engine_runtime::orders::{EnrolRules, Enrolment, NodeKey, OrderMaster, forget};
+use engine_runtime::ports::{NodeActuator as _, WorkOrder};
 use engine_runtime::system::SystemClock;
 use engine_server::{random_hex, read_secret};
 use std::collections::BTreeSet;
@@ -50,6 +52,13 @@ enum AgentVerb {
         /// The node's name in slurm.conf.
         node: String,
     },
+    /// In a Slurm job on a node: carry out one order that only looks, and print its result on one line. The engine starts
+    /// it where node.transport is "slurm-job".
+    Perform {
+        /// The order, as JSON.
+        #[arg(value_name = "ORDER")]
+        order: String,
+    },
     /// On the engine's host: let a node ask for its key again, as after it was installed anew.
     Forget {
         /// The node's name in slurm.conf.
@@ -77,6 +86,7 @@ pub(crate) fn run(args: &AgentArgs, global: &Global, printer: &mut Printer) -> R
     match &args.verb {
         AgentVerb::Run(a) => super::wait(work(a, global, printer)),
         AgentVerb::Key { node } => key(node, global, printer),
+        AgentVerb::Perform { order } => super::wait(perform(order, global, printer)),
         AgentVerb::Forget { node } => forget_node(node, global, printer),
         AgentVerb::Secret => secret(global, printer),
     }
@@ -102,6 +112,22 @@ fn key(node: &str, global: &Global, printer: &mut Printer) -> Result<Exit, CliEr
     let key = master(path)?.key_of(&node).map_err(|e| CliError::caused("the key", e))?;
     printer.out(key.reveal());
     printer.say(format!("the key of {node} only: {DEFAULT_KEY} there, mode 600, owner root"));
+    Ok(Exit::Ok)
+}
+
+async fn perform(order: &str, global: &Global, printer: &mut Printer) -> Result<Exit, CliError> {
+    let (config, _) = config::load(global.config.as_deref())?;
+    let order: WorkOrder = serde_json::from_str(order)
+        .map_err(|e| CliError::usage(format!("this is no order that this release knows: {e}")))?;
+    let node = local_name(&config)?;
+    if !may_be_a_job(&order.verb) {
+        return Err(CliError::usage(format!("an order to {} is for the agent", order.verb.word()))
+            .with_hint("a Slurm job only looks: inspect, diag and collect_evidence"));
+    }
+    // The tools of the node look once more whether the order is for it.
+    let result = LocalNode::new(node.clone(), config.node.tools.clone()).perform(&order).await;
+    let answer = JobAnswer { format: FORMAT.to_owned(), order: order.id, node, result };
+    printer.out(serde_json::to_string(&answer).map_err(|e| CliError::caused("the result", e))?);
     Ok(Exit::Ok)
 }
 
