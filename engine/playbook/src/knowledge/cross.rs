@@ -48,11 +48,11 @@ impl Names {
 pub(super) fn references(entry: &Entry, names: &Names, found: &mut Vec<Diagnostic>) {
     for r in &entry.references {
         let (there, code, what, list) = names.of(r.to);
-        let free = r.to == Refers::Playbook && ["none", "human"].contains(&r.word.as_str());
-        if free || there.contains(&r.word) {
+        let free: &[&str] = if r.to == Refers::Playbook { &["none", "human"] } else { &[] };
+        if free.contains(&r.word.as_str()) || there.contains(&r.word) {
             continue;
         }
-        let help = match did_you_mean(&r.word, there.iter().map(String::as_str)) {
+        let help = match did_you_mean(&r.word, there.iter().map(String::as_str).chain(free.iter().copied())) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("`slurmedic knowledge list {list}` lists them"),
         };
