@@ -66,7 +66,7 @@ fn find(playbooks: &dyn Playbooks, name: &str) -> Result<Arc<Playbook>, Problem>
     };
     found.ok_or_else(|| {
         let shown: String = name.chars().take(80).filter(|c| !c.is_control()).collect();
-        Problem::usage(format!("the engine that serves has no playbook {shown}"))
+        Problem::new(ProblemKind::NotFound, format!("the engine that serves has no playbook {shown}"))
             .with_hint("after a change of the playbooks it has to be reloaded (SIGHUP)")
     })
 }

@@ -15,6 +15,8 @@ const ROUTES: &[(&str, &str, Deed, &str)] = &[
     ("POST", "/api/v1/runs/r404/deny", Deed::Approve, r#"{"why": "no"}"#),
     ("POST", "/api/v1/runs/r404/ticket", Deed::Approve, "{}"),
     ("POST", "/api/v1/runs/r404/cancel", Deed::Cancel, r#"{"why": "no"}"#),
+    ("POST", "/api/v1/runs", Deed::Run, r#"{"playbook": "no-such", "node": "gpu001"}"#),
+    ("POST", "/api/v1/incidents/i404/close", Deed::Cancel, r#"{"why": "done"}"#),
     ("POST", "/api/v1/breaker/pause", Deed::Pause, r#"{"why": "test"}"#),
     ("POST", "/api/v1/breaker/wrong", Deed::Pause, r#"{"run": "r404", "why": "test"}"#),
     ("POST", "/api/v1/breaker/reset", Deed::BreakerReset, r#"{"why": "test", "queued": "drop"}"#),
