@@ -124,11 +124,24 @@ pub(crate) fn instant(journal: Arc<dyn Journal>) -> Result<(SimWorld, Site), Cli
     Ok((world, site::simulated(ports, EngineConfig::default(), Arc::default(), Library::embedded())))
 }
 
-/// Carries one run out from request to end, in virtual time; returns its wall time and the number of its effects.
+/// A run that was carried out, and the wall time it took.
+pub(crate) struct Measured {
+    /// The run at its end.
+    pub(crate) state: engine_core::run::RunState,
+    /// From the request to the yes of a person, which comes at once: look, plan, record, approval.
+    pub(crate) asked: Duration,
+    /// From the yes to the end.
+    pub(crate) carried_out: Duration,
+    /// Effects that were begun.
+    pub(crate) effects: usize,
+}
+
+/// Carries one run out from request to end, in virtual time. `approved` is called between asking and carrying out.
 pub(crate) async fn one_run(
     (world, site): &(SimWorld, Site),
     round: usize,
-) -> Result<(engine_core::run::RunState, Duration, usize), CliError> {
+    approved: impl FnOnce(),
+) -> Result<Measured, CliError> {
     use engine_core::run::{Actor, EventKind};
     let name = format!("gpu{:03}", round % NODES + 1);
     let node = NodeName::new(&name).map_err(|e| CliError::caused("the simulated node", e))?;
@@ -149,11 +162,14 @@ pub(crate) async fn one_run(
         let run = engine.record_plan(proposal).await?.run;
         engine.drive(&run).await?;
         engine.approve(&run, Actor::person("bench")).await?;
+        let asked = start.elapsed();
+        approved();
+        let start = std::time::Instant::now();
         engine.drive(&run).await?;
-        let wall = start.elapsed();
+        let carried_out = start.elapsed();
         let events = engine.ports.journal.load(&run).await?;
         let effects = events.iter().filter(|e| matches!(e.kind, EventKind::Intent { .. })).count();
-        Ok((engine.state(&run).await?, wall, effects.max(1)))
+        Ok(Measured { state: engine.state(&run).await?, asked, carried_out, effects: effects.max(1) })
     };
     Box::pin(SimRuntime::new(world).run(work)).await.map_err(|e| CliError::caused("the simulation", e))?
 }

@@ -59,6 +59,11 @@ impl NodeMark {
     /// Takes the mark of a node; anything unknown in it makes the whole mark unknown (rule 3).
     pub fn of(node: &Node, reservations: &[Reservation], now: Timestamp) -> Known<Self> {
         let base = match &node.base {
+            // What slurmctld says until slurmd has registered after a restart: it does not know, so nobody does.
+            Known::Known(BaseState::Unknown) => {
+                let detail = format!("slurmctld has not heard of {} since it was started", node.name);
+                return Known::unknown(Cause::NotObserved, detail);
+            }
             Known::Known(b) => *b,
             Known::Unknown(u) => return Known::Unknown(u.clone()),
         };

@@ -4,7 +4,7 @@
 
 use engine_core::digest::Digest;
 use engine_core::known::{Cause, Known};
-use engine_core::model::{BaseState, NodeFlag, NodeFlags, Reason, RunId};
+use engine_core::model::{BaseState, Node, NodeFlag, NodeFlags, NodeName, NodeState, Reason, RunId};
 use engine_core::ownership::{Change, MAX_REASON_TEXT, NodeMark, reason, run_of_reason};
 use engine_core::playbook::PlaybookRef;
 use jiff::Timestamp;
@@ -52,6 +52,37 @@ fn who(change: impl Fn(&mut NodeMark)) -> Who {
 
 fn unknown<T>() -> Known<T> {
     Known::unknown(Cause::NotReported, "")
+}
+
+/// A slurmctld that was started a moment ago calls a node UNKNOWN until its slurmd registers. That is no change of the
+/// node's: nothing is known of it, and whoever asks waits.
+#[test]
+fn a_node_that_slurmctld_has_not_heard_of_has_no_mark() {
+    let mut node = Node {
+        name: NodeName::new("gpu001").unwrap(),
+        base: Known::Known(BaseState::Unknown),
+        flags: NodeFlags::default(),
+        state: NodeState::Unknown,
+        reason: Known::Known(None),
+        partitions: unknown(),
+        features: unknown(),
+        gres: unknown(),
+        gpus_configured: unknown(),
+        gpus_allocated: unknown(),
+        cpus: unknown(),
+        cpus_allocated: unknown(),
+        memory_mib: unknown(),
+        boot_time: unknown(),
+        slurmd_start_time: unknown(),
+        slurmd_version: unknown(),
+        comment: unknown(),
+        extra: unknown(),
+        reservation: unknown(),
+    };
+    let mark = |node: &Node| NodeMark::of(node, &[], Timestamp::UNIX_EPOCH);
+    assert!(matches!(mark(&node), Known::Unknown(u) if u.detail.contains("has not heard of gpu001")));
+    node.base = Known::Known(BaseState::Idle);
+    assert!(mark(&node).is_known());
 }
 
 /// Rule 4, row by row: work of the scheduler is nobody's change, what slurmctld notices is the node's, everything

@@ -553,7 +553,12 @@ Good: `slurm.resume` alone. It proves the node healthy by itself, and otherwise 
 /// Every code of playbooks, policies, knowledge and conditions, each table in order.
 pub fn all() -> impl Iterator<Item = Code> {
     let conditions = engine_core::condition::codes::CODES;
-    CODES.iter().chain(crate::policy::codes::CODES).chain(crate::knowledge::codes::CODES).chain(conditions).copied()
+    CODES
+        .iter()
+        .chain(crate::policy::codes::CODES)
+        .chain(crate::knowledge::codes::CODES)
+        .chain(conditions)
+        .copied()
 }
 
 /// Returns the explanation of a code as a page of Markdown; case does not matter.
