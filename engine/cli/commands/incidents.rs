@@ -108,6 +108,7 @@ fn print(i: &Incident, printer: &mut Printer) {
         Subject::Node { node, .. } => node.as_str().to_owned(),
         Subject::Breaker { .. } => "breaker".to_owned(),
         Subject::Tool { .. } => "tool".to_owned(),
+        Subject::Rack { rack, .. } => format!("rack {}", tame(rack)),
     };
     let (tone, stands, why) = match &i.phase {
         Phase::New => (Tone::Strong, "new", String::new()),
@@ -121,6 +122,7 @@ fn print(i: &Incident, printer: &mut Printer) {
     });
     let fault = match &i.subject {
         Subject::Tool { tool } => Some(tame(tool)),
+        Subject::Rack { fault, .. } => Some(tame(fault)),
         Subject::Node { .. } | Subject::Breaker { .. } => fault,
     };
     printer.out(format!(

@@ -4,7 +4,7 @@
 use engine_core::incident::Fingerprint;
 use engine_core::incident::{
     Alert, Closing, Counters, FleetEvent, FleetState, Heard, IncidentId, IntakeRules, NotHeard, Phase, Place,
-    QueuedWork, Scope, Shape, StormRules, Trouble, hear, tick, trips,
+    QueuedWork, Scope, Shape, StormRules, Subject, Trouble, hear, tick, trips,
 };
 use engine_core::model::{NodeName, RunId};
 use engine_core::run::Actor;
@@ -227,6 +227,95 @@ fn two_racks_with_the_same_fault_stop_the_fleet() {
     assert_eq!(d.trip(11), [], "another fault");
     d.hear(12, alert(23, "gpu-hw-thermal", 12));
     assert_eq!(d.trip(12), [Scope::Fleet]);
+}
+
+/// The same fault on three nodes of a rack is one incident of the rack: none of them is planned alone, whoever joins is its
+/// part, and it ends with the fault of the last one.
+#[test]
+fn three_nodes_of_a_rack_with_the_same_fault_are_one_incident_of_the_rack() {
+    let mut d = Desk::new(1_000);
+    let rack_of = |d: &Desk| {
+        let mut all = d.state.incidents().filter(|i| matches!(i.subject, Subject::Rack { .. }));
+        let first = all.next().map(|i| (i.id, i.phase.clone()));
+        assert!(all.next().is_none(), "twice");
+        first
+    };
+    let part_of = |d: &Desk, i: usize| d.state.on_node(&node(i)).unwrap().part_of;
+    for (n, i) in [30, 31].into_iter().enumerate() {
+        d.hear(n as i64, alert(i, "gpu-hw-thermal", n as i64));
+    }
+    // Another fault in the rack, the same in another rack, and what an application does on three nodes.
+    d.hear(3, alert(32, "ib-port-down", 3));
+    d.hear(3, alert(40, "gpu-hw-thermal", 3));
+    for i in 50..54 {
+        d.hear(4, alert(i, "nccl-timeout", 4));
+    }
+    d.trip(5);
+    assert_eq!(rack_of(&d), None);
+    d.hear(6, alert(33, "gpu-hw-thermal", 6));
+    assert_eq!(d.trip(6), []);
+    let (rack, phase) = rack_of(&d).unwrap();
+    let Phase::WithPerson { why } = phase else { panic!("{phase:?}") };
+    assert!(why.contains("3 nodes of rack r3 (gpu0030, gpu0031, gpu0033)"), "{why}");
+    assert!([30, 31, 33].iter().all(|i| part_of(&d, *i) == Some(rack)));
+    assert!([32, 40, 50].iter().all(|i| part_of(&d, *i).is_none()));
+    // One that comes later, and one that had something else before.
+    d.hear(700, alert(34, "gpu-hw-thermal", 700));
+    d.hear(
+        701,
+        Alert { fingerprint: Fingerprint::new("heat/32").unwrap(), ..alert(32, "gpu-hw-thermal", 701) },
+    );
+    d.trip(701);
+    assert!(rack_of(&d).is_some() && [32, 34].iter().all(|i| part_of(&d, *i) == Some(rack)));
+    // It is over with the last node.
+    for i in [30, 31, 33, 34] {
+        d.hear(800, Alert { firing: false, ..alert(i, "gpu-hw-thermal", 800) });
+    }
+    d.tick(1_000);
+    d.tick(1_001);
+    assert_eq!(rack_of(&d).map(|(id, _)| id), Some(rack), "node 32 has it still");
+    let over =
+        Alert { fingerprint: Fingerprint::new("heat/32").unwrap(), ..alert(32, "gpu-hw-thermal", 1_100) };
+    d.hear(1_100, Alert { firing: false, ..over });
+    d.tick(1_300);
+    d.tick(1_301);
+    assert_eq!(rack_of(&d), None);
+    let mut again = FleetState::default();
+    for (n, (at, event)) in d.events.iter().enumerate() {
+        again.apply(n as u64 + 1, *at, event).unwrap();
+    }
+    assert_eq!(again, d.state);
+}
+
+/// Closed by a person, its nodes are judged one by one, and what they had does not make it the rack's once more.
+#[test]
+fn a_closed_incident_of_a_rack_leaves_its_nodes_to_be_judged() {
+    let mut d = Desk::new(1_000);
+    for i in 30..34 {
+        d.hear(1, alert(i, "gpu-hw-thermal", 1));
+    }
+    d.trip(2);
+    let rack = d.state.incidents().find(|i| matches!(i.subject, Subject::Rack { .. })).unwrap().id;
+    let why = "the fan of the rack was changed".to_owned();
+    d.write(3, FleetEvent::Closed { incident: rack, closing: Closing::Done, why });
+    assert_eq!(d.trip(4), []);
+    assert!(d.state.incidents().all(|i| i.part_of.is_none() && i.phase == Phase::New && i.is_queued()));
+    assert_eq!(d.state.open(), 4);
+    // A breaker that opens and is released leaves what is the rack's with the rack.
+    for i in [34, 35, 36] {
+        d.hear(5, alert(i, "gpu-hw-thermal", 5));
+    }
+    d.trip(6);
+    let rack = d.state.incidents().find(|i| matches!(i.subject, Subject::Rack { .. })).unwrap().id;
+    for i in 40..43 {
+        d.hear(7, alert(i, "gpu-hw-thermal", 7));
+    }
+    assert_eq!(d.trip(8), [Scope::Fleet]);
+    let by = Actor::person("ana");
+    let queued = QueuedWork::JudgeAnew;
+    d.write(9, FleetEvent::Released { scope: Scope::Fleet, by, why: "cooled".to_owned(), queued });
+    assert_eq!(d.state.on_node(&node(35)).unwrap().part_of, Some(rack));
+    assert_eq!(d.state.on_node(&node(41)).unwrap().part_of, None);
 }
 
 #[test]

@@ -319,6 +319,7 @@ fn on(incident: &Incident) -> Option<String> {
     match &incident.subject {
         Subject::Node { node, .. } => Some(node.to_string()),
         Subject::Tool { tool } => Some(tool.clone()),
+        Subject::Rack { rack, .. } => Some(format!("rack {rack}")),
         Subject::Breaker { .. } => None,
     }
 }

@@ -156,6 +156,7 @@ impl Counted {
             let fault = match (&i.subject, i.strongest()) {
                 (Subject::Breaker { .. }, _) => "breaker",
                 (Subject::Tool { .. }, _) => "tool",
+                (Subject::Rack { .. }, _) => "rack",
                 // A word that nobody knows comes from outside: it is no label.
                 (_, Some((_, s))) if strength(&s.fault) == Strength::Unknown => "other",
                 (_, Some((_, s))) => &s.fault,

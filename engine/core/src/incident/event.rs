@@ -150,6 +150,17 @@ pub enum FleetEvent {
         /// The nodes behind it, at most [`MAX_LISTED`].
         nodes: Vec<NodeName>,
     },
+    /// Several nodes of one rack have the same fault. The incident's id is the place of this event.
+    RackStruck {
+        /// The rack.
+        rack: String,
+        /// The fault word.
+        fault: String,
+        /// One sentence for people.
+        why: String,
+        /// The nodes behind it, at most [`MAX_LISTED`].
+        nodes: Vec<NodeName>,
+    },
     /// A tool that tells about nodes does not answer any more. The incident's id is the place of this event.
     ToolFailed {
         /// Which one, such as `exporter: gpu001`.
@@ -197,6 +208,7 @@ impl FleetEvent {
             Self::Troubled { .. } => "troubled",
             Self::Closed { .. } => "closed",
             Self::Tripped { .. } => "tripped",
+            Self::RackStruck { .. } => "rack_struck",
             Self::ToolFailed { .. } => "tool_failed",
             Self::Stopped { .. } => "stopped",
             Self::Released { .. } => "released",

@@ -3,6 +3,7 @@
 use super::alert::{Alert, Fingerprint};
 use super::event::{Closing, FleetEvent, IncidentId, QueuedWork, Trouble};
 use super::fault::{Strength, strength};
+use super::rack;
 use super::shape::Place;
 use super::switch::{Scope, Stop, Switches};
 use crate::model::{NodeName, RunId};
@@ -32,6 +33,13 @@ pub enum Subject {
     Breaker {
         /// Its scope.
         scope: Scope,
+    },
+    /// A rack, of which several nodes have the same fault.
+    Rack {
+        /// Its name.
+        rack: String,
+        /// The fault word.
+        fault: String,
     },
     /// A tool that tells about nodes; nothing is ever done to a node for it.
     Tool {
@@ -103,7 +111,7 @@ pub struct Incident {
     /// Where it stands.
     #[serde(flatten)]
     pub phase: Phase,
-    /// The greater incident that it is a part of while a breaker is open.
+    /// The greater incident that it is a part of: of its rack, or of a breaker while that is open.
     pub part_of: Option<IncidentId>,
     /// Runs that were made for it.
     pub runs: Vec<RunId>,
@@ -114,7 +122,7 @@ impl Incident {
     pub fn node(&self) -> Option<&NodeName> {
         match &self.subject {
             Subject::Node { node, .. } => Some(node),
-            Subject::Breaker { .. } | Subject::Tool { .. } => None,
+            Subject::Breaker { .. } | Subject::Tool { .. } | Subject::Rack { .. } => None,
         }
     }
 
@@ -269,6 +277,10 @@ impl FleetState {
                 }
                 let stronger = strength(&alert.fault) > i.strength();
                 i.alerts.insert(alert.fingerprint.clone(), series(alert, at));
+                let joined = i.clone();
+                let greater = joined.part_of.or_else(|| rack::over(self, &joined));
+                let i = self.find(*incident)?;
+                i.part_of = greater;
                 // What a person was asked about was the weaker one, and nobody has touched the node for it.
                 if stronger && i.is_untouched_with_person() {
                     i.phase = Phase::New;
@@ -332,6 +344,20 @@ impl FleetState {
                 self.incidents.insert(id, Incident::new(id, subject, at));
                 Ok(())
             }
+            FleetEvent::RackStruck { rack, fault, why, .. } => {
+                let id = IncidentId(seq);
+                let subject = Subject::Rack { rack: rack.clone(), fault: fault.clone() };
+                if self.incidents.values().any(|i| i.subject == subject) {
+                    return Err(format!("rack {rack} has an open incident of {fault} already"));
+                }
+                for i in self.incidents.values_mut().filter(|i| rack::covers(rack, fault, i)) {
+                    i.part_of.get_or_insert(id);
+                }
+                let mut incident = Incident::new(id, subject, at);
+                incident.phase = Phase::WithPerson { why: why.clone() };
+                self.incidents.insert(id, incident);
+                Ok(())
+            }
             FleetEvent::ToolFailed { tool, why } => {
                 let (id, subject) = (IncidentId(seq), Subject::Tool { tool: tool.clone() });
                 if self.incidents.values().any(|i| i.subject == subject) {
@@ -372,7 +398,7 @@ impl FleetState {
         let subject = Subject::Node { node: alert.node.clone(), place: place.clone() };
         let mut incident = Incident::new(id, subject, at);
         incident.alerts.insert(alert.fingerprint.clone(), series(alert, at));
-        incident.part_of = self.breaker_over(&incident);
+        incident.part_of = self.breaker_over(&incident).or_else(|| rack::over(self, &incident));
         self.incidents.insert(id, incident);
         self.by_node.insert(alert.node.clone(), id);
         self.openings.push_back(Opening {
@@ -401,6 +427,16 @@ impl FleetState {
             self.by_run.remove(run);
         }
         self.released.remove(&id);
+        if let Subject::Rack { rack, fault } = &incident.subject {
+            // Its nodes are judged one by one now, and what was opened before does not make it the rack's once more.
+            for i in self.incidents.values_mut().filter(|i| i.part_of == Some(id)) {
+                i.part_of = None;
+                if i.is_queued() {
+                    i.phase = Phase::New;
+                }
+            }
+            self.openings.retain(|o| o.place.rack.as_deref() != Some(rack) || o.fault != *fault);
+        }
         if let Some(node) = incident.node() {
             self.by_node.remove(node);
             if closing != Closing::Over {
@@ -430,8 +466,9 @@ impl FleetState {
             match queued {
                 QueuedWork::Drop => self.close(id, Closing::Dropped, at)?,
                 QueuedWork::JudgeAnew => {
+                    let greater = self.incidents.get(&id).and_then(|i| rack::over(self, i));
                     let i = self.find(id)?;
-                    i.part_of = None;
+                    i.part_of = greater;
                     i.phase = Phase::New;
                 }
             }
@@ -486,7 +523,7 @@ fn series(alert: &Alert, at: Timestamp) -> Series {
 fn covers(scope: &Scope, incident: &Incident) -> bool {
     match &incident.subject {
         Subject::Node { node, place } => covers_place(scope, node, place),
-        Subject::Breaker { .. } | Subject::Tool { .. } => false,
+        Subject::Breaker { .. } | Subject::Tool { .. } | Subject::Rack { .. } => false,
     }
 }
 

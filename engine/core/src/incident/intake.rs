@@ -3,6 +3,7 @@
 use super::alert::{Alert, Fingerprint};
 use super::event::{Closing, FleetEvent, IncidentId};
 use super::fold::{FleetState, Incident, MAX_SERIES, Phase};
+use super::rack;
 use super::shape::Shape;
 use crate::model::NodeName;
 use jiff::{SignedDuration, Timestamp};
@@ -231,6 +232,12 @@ pub fn tick(
                 closing: Closing::Over,
                 why: "its sources say that it is over".to_owned(),
             });
+        }
+    }
+    for id in rack::over_by_now(state) {
+        if out.len() < room {
+            let why = "none of its nodes has the fault any more".to_owned();
+            out.push(FleetEvent::Closed { incident: id, closing: Closing::Over, why });
         }
     }
     counters.series.retain(|(id, _), _| !closed.contains(id));

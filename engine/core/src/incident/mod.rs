@@ -9,6 +9,7 @@ pub mod event;
 pub mod fault;
 pub mod fold;
 pub mod intake;
+mod rack;
 pub mod shape;
 pub mod storm;
 pub mod switch;

@@ -1,6 +1,7 @@
 //! Storms: when so much goes wrong at once that no single repair can be right, everything stops.
 
 use super::event::{FleetEvent, MAX_LISTED, Trouble};
+use super::fault::{Strength, strength};
 use super::fold::{FleetState, Opening};
 use super::shape::Shape;
 use super::switch::Scope;
@@ -26,7 +27,7 @@ impl Default for StormRules {
     }
 }
 
-/// Says which breakers trip now, none twice.
+/// Says which breakers trip now and which racks have a fault of their own, none twice.
 pub fn trips(state: &FleetState, shape: &Shape, rules: &StormRules, now: Timestamp) -> Vec<FleetEvent> {
     let mut out = Vec::new();
     if state.switches().find(&Scope::Fleet).is_some() {
@@ -56,19 +57,25 @@ pub fn trips(state: &FleetState, shape: &Shape, rules: &StormRules, now: Timesta
         }
     }
     out.extend(troubles(state, breaker, now));
+    out.extend(super::rack::struck(state, rules, now));
     out
 }
 
 /// Lists the openings within a period. They are written in the order of time, so the newest are at the end.
-fn recent(state: &FleetState, per: Period, now: Timestamp) -> impl Iterator<Item = &Opening> {
+pub(super) fn recent(state: &FleetState, per: Period, now: Timestamp) -> impl Iterator<Item = &Opening> {
     state.openings.iter().rev().take_while(move |o| per.reaches(o.at, now))
+}
+
+/// Says whether a fault may come from what a rack shares. What an application does to itself, one job does on many nodes.
+pub(super) fn tells_of_the_rack(o: &Opening) -> bool {
+    strength(&o.fault) != Strength::Application
 }
 
 /// Says whether so many racks have a fault of their own that the fleet stops.
 fn racks(state: &FleetState, rules: &StormRules, now: Timestamp) -> Option<FleetEvent> {
     let rate = rules.breaker.racks;
     let mut struck: BTreeMap<(&str, &str), BTreeSet<&NodeName>> = BTreeMap::new();
-    for o in recent(state, rate.per, now) {
+    for o in recent(state, rate.per, now).filter(|o| tells_of_the_rack(o)) {
         if let Some(rack) = &o.place.rack {
             struck.entry((rack, &o.fault)).or_default().insert(&o.node);
         }
